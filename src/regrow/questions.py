@@ -5,7 +5,7 @@ Questions and labels are kept apart everywhere, so that what must not see a labe
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,20 +82,25 @@ def write_labels(path: Path, questions: Iterable[Question], labels: Iterable[int
 def read_source(path: Path) -> tuple[list[Question], list[int]]:
     """Read a labelled data set: its questions and, for each, the index of the right choice.
 
-    A `.jsonl` file holds one object a line: CommonsenseQA's own layout (`id`, `question{stem,
-    choices[{label, text}]}`, `answerKey`), or `{"id", "stem", "choices": [str], "answer": int}`.
-    A `.parquet` or `.arrow` file has Hugging Face's columns `id`, `question`,
-    `choices{label, text}` and `answerKey`.
+    The file is `.jsonl` (one object a line), `.parquet` or `.arrow`, with the fields of one of
+    `LAYOUTS`. `choices{label, text}` may be a list of pairs or a pair of lists; `question` may
+    also hold `stem` and `choices`, as in CommonsenseQA's own files.
 
-    Raises `UserError` naming file and line (or row, from 1) at the first fault.
+    PIQA and Social IQa have no ids, so a question's id is the number of its row, from 1 (unless
+    there is an `id` after all). It is the same wherever the file is, in each of the three kinds
+    of file, and it tells apart the rows that Social IQa repeats word for word, as a hash of the
+    text would not.
+
+    Raises `UserError` naming file and line (or row, from 1) at the first fault, such as an answer
+    that is held back (PIQA's label -1, Social IQa's empty one).
     """
     if path.suffix not in SOURCE_SUFFIXES or path.is_dir():
         raise UserError(f"{path} is not a data set; name one {', '.join(SOURCE_SUFFIXES)} file")
     rows = _json_lines(path) if path.suffix == ".jsonl" else _table_rows(path)
     placed: list[Placed] = []
     answers = []
-    for place, row in rows:
-        question, answer = _labelled(place, row)
+    for number, (place, row) in enumerate(rows, start=1):
+        question, answer = _labelled(place, row, number)
         placed.append((place, question))
         answers.append(answer)
     _check_ids(placed)
@@ -194,16 +199,10 @@ def _json_lines(path: Path) -> Iterator[Placed]:
 def _table_rows(path: Path) -> Iterator[Placed]:
     import pyarrow
 
-    columns = ["id", "question", "choices", "answerKey"]
     number = 0
     try:
-        for batch in _batches(path, columns):
-            lacking = [name for name in columns if name not in batch.schema.names]
-            if lacking:
-                raise UserError(
-                    f"{path.name} has no column {lacking[0]!r}; it needs {', '.join(columns)}"
-                )
-            for row in batch.select(columns).to_pylist():
+        for batch in _batches(path):
+            for row in batch.to_pylist():
                 number += 1
                 yield f"{path.name}, row {number}", row
     except (pyarrow.ArrowException, OSError) as error:
@@ -211,19 +210,31 @@ def _table_rows(path: Path) -> Iterator[Placed]:
         raise UserError(f"{path.name} cannot be read as {path.suffix[1:]} ({reason})") from None
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[Any]:
-    """Yield record batches, a part of the file at a time."""
+def _batches(path: Path) -> Iterator[Any]:
+    """Yield record batches of the columns that are needed, a part of the file at a time."""
     import pyarrow
 
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(path) as file:
-            present = [name for name in columns if name in file.schema_arrow.names]
-            yield from file.iter_batches(columns=present)
+            columns = _columns(path.name, file.schema_arrow.names)
+            yield from file.iter_batches(columns=columns)
         return
-    with pyarrow.memory_map(str(path)) as mapped:
-        yield from pyarrow.ipc.open_stream(mapped)
+    with pyarrow.memory_map(str(path)) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
+        columns = _columns(path.name, stream.schema.names)
+        for batch in stream:
+            yield batch.select(columns)
+
+
+def _columns(place: str, present: Sequence[str]) -> list[str]:
+    """Return which of a table's columns to read."""
+    layout = _layout(place, present)
+    lacking = [name for name in layout.fields if name not in present]
+    if lacking:
+        needed = ", ".join(layout.fields)
+        raise UserError(f"{place} has no column {lacking[0]!r}; it needs {needed}")
+    return [name for name in present if name == "id" or name in layout.fields]
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -231,22 +242,112 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-# One row, checked
+# Layouts of a row
+
+Labelled = tuple[Question, int]
 
 
-def _labelled(place: str, row: Mapping[str, Any]) -> tuple[Question, int]:
-    if "question" not in row:
-        question = _question(place, row)
-        return question, _answer(place, row, len(question.choices))
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How some data sets lay out a labelled question.
+
+    A row is of the first of `LAYOUTS` whose `telling` field it has. `fields` are what a table
+    needs. `read` takes a place and the row there, and returns the question and the index of the
+    right choice; where `fields` has no `id`, the row is given one before.
+    """
+
+    sets: str
+    telling: str
+    fields: tuple[str, ...]
+    read: Callable[[str, Mapping[str, Any]], Labelled]
+
+
+def _read_own(place: str, row: Mapping[str, Any]) -> Labelled:
+    question = _question(place, row)
+    return question, _answer(place, row, len(question.choices))
+
+
+def _read_commonsenseqa(place: str, row: Mapping[str, Any]) -> Labelled:
     body = row["question"]
     inner = body if isinstance(body, dict) else {"stem": body, "choices": row.get("choices")}
     labels, texts = _labels_and_texts(place, inner)
-    question = _question(place, {"id": row.get("id"), "stem": inner.get("stem"), "choices": texts})
-    key = _field(place, row, "answerKey")
-    if labels.count(key) != 1:
+    return _keyed(place, row, "answerKey", inner.get("stem"), labels, texts)
+
+
+def _read_openbookqa(place: str, row: Mapping[str, Any]) -> Labelled:
+    labels, texts = _labels_and_texts(place, row)
+    # What is no text is refused with the question.
+    texts = [text.strip() if isinstance(text, str) else text for text in texts]
+    return _keyed(place, row, "answerKey", _text(place, row, "question_stem"), labels, texts)
+
+
+def _read_piqa(place: str, row: Mapping[str, Any]) -> Labelled:
+    texts = [_text(place, row, name).strip() for name in ("sol1", "sol2")]
+    return _keyed(place, row, "label", _text(place, row, "goal"), [0, 1], texts)
+
+
+def _read_social_iqa(place: str, row: Mapping[str, Any]) -> Labelled:
+    stem = " ".join(_text(place, row, name).strip() for name in ("context", "question"))
+    texts = [_text(place, row, name).strip() for name in ("answerA", "answerB", "answerC")]
+    return _keyed(place, row, "label", stem, ["1", "2", "3"], texts)
+
+
+LAYOUTS = (
+    Layout(
+        "OpenBookQA",
+        "question_stem",
+        ("id", "question_stem", "choices", "answerKey"),
+        _read_openbookqa,
+    ),
+    Layout("PIQA", "sol1", ("goal", "sol1", "sol2", "label"), _read_piqa),
+    Layout(
+        "Social IQa",
+        "answerA",
+        ("context", "question", "answerA", "answerB", "answerC", "label"),
+        _read_social_iqa,
+    ),
+    Layout(
+        "CommonsenseQA, ARC",
+        "question",
+        ("id", "question", "choices", "answerKey"),
+        _read_commonsenseqa,
+    ),
+    Layout("your own", "stem", ("id", "stem", "choices", "answer"), _read_own),
+)
+
+
+def _labelled(place: str, row: Mapping[str, Any], number: int) -> Labelled:
+    layout = _layout(place, row)
+    return layout.read(place, row if "id" in layout.fields else {"id": str(number), **row})
+
+
+def _layout(place: str, names: Container[str]) -> Layout:
+    for layout in LAYOUTS:
+        if layout.telling in names:
+            return layout
+    known = "; or ".join(f"{', '.join(layout.fields)} ({layout.sets})" for layout in LAYOUTS)
+    raise UserError(f"{place} is of no known format; it needs the fields {known}")
+
+
+# One row, checked
+
+
+def _keyed(
+    place: str,
+    row: Mapping[str, Any],
+    field: str,
+    stem: Any,
+    labels: Sequence[Any],
+    texts: Sequence[Any],
+) -> Labelled:
+    """Return the question of these parts, and which of `labels` the row's `field` names."""
+    question = _question(place, {"id": row.get("id"), "stem": stem, "choices": texts})
+    key = _field(place, row, field)
+    # JSON's true equals the label 1.
+    if isinstance(key, bool) or labels.count(key) != 1:
         listed = ", ".join(map(str, labels))
         raise UserError(
-            f"{place}: answerKey {key!r} names no choice (or several); the choices are {listed}"
+            f"{place}: {field} {key!r} names no choice (or several); the choices are {listed}"
         )
     return question, labels.index(key)
 
