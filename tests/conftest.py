@@ -67,8 +67,9 @@ PARAMS: dict[str, Any] = {
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
     },
-    "finetune": {"learning_rate": 0.003, "positions": "answer"},
+    "finetune": {"learning_rate": 0.003, "positions": "answer", "labels": "labels"},
     "distill": {"learning_rate": 0.003, "temperature": 1.0},
+    "evaluate": {"transfer": {}},
     "sweep": {"sparsity": [0.25, 0.5], "train_size": [8], "seed": [0]},
     "compare": {
         "accuracy": "per_character",

@@ -1,6 +1,7 @@
 """dvc.yaml against the code: what each stage depends on is what it imports and reads."""
 
 import ast
+import re
 
 import pytest
 
@@ -34,8 +35,10 @@ def test_params_are_those_that_the_stage_reads(name):
     assert not tracked - read, "the stage does not read these: take them from its params"
 
 
-def test_every_parameter_is_read_by_a_stage():
+def test_every_parameter_is_read_by_a_stage_or_is_part_of_its_command():
     tracked = {leaf for stage in STAGES.values() for key in stage.params for leaf in leaves(key)}
+    for stage in STAGES.values():
+        tracked |= set(re.findall(r"\$\{(\w+\.\w+)\}", stage.command)) & leaves()
     assert tracked == leaves()
 
 

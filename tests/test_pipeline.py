@@ -29,8 +29,9 @@ EVALUATE = {"evaluate_teacher"} | EVALUATE_PRUNED | EVALUATE_FINETUNED | EVALUAT
 CE = FINETUNE | EVALUATE_FINETUNED
 KL = DISTILL | EVALUATE_DISTILLED
 FROM_PRUNE = PRUNE | EVALUATE_PRUNED | CE | KL | JUDGE
+TRANSFERRED = {"transfer"} | EVALUATE | JUDGE
 FROM_TEACHER = {"teacher", "teacher_logits", "evaluate_teacher"} | FROM_PRUNE
-ALL = {"fetch", "questions"} | FROM_TEACHER
+ALL = {"fetch", "questions", "transfer"} | FROM_TEACHER
 
 
 def new_runs(*items: str) -> set[str]:
@@ -61,6 +62,7 @@ PARAMETERS = [
     row({"training__epochs": 2}, CE | KL | JUDGE, slow),
     row({"finetune__learning_rate": 0.004}, CE | JUDGE),
     row({"finetune__positions": "all"}, CE | JUDGE, slow),
+    row({"finetune__labels": "teacher_choices"}, CE | JUDGE),
     row({"distill__temperature": 2.0}, KL | JUDGE),
     row(
         {"sweep__sparsity": [0.25, 0.5, 0.75]},
@@ -85,10 +87,10 @@ def test_a_changed_parameter_reruns_exactly(study, change, reruns):
 CODE = [
     pytest.param("figures.py", JUDGE),
     pytest.param("statistics.py", JUDGE, marks=slow),
-    pytest.param("accuracy.py", EVALUATE | JUDGE, marks=slow),
+    pytest.param("accuracy.py", {"teacher_logits"} | EVALUATE | JUDGE, marks=slow),
     pytest.param("objectives.py", {"teacher"} | FINETUNE | DISTILL),
     pytest.param("pruning.py", PRUNE | EVALUATE, marks=slow),
-    pytest.param("sources.py", {"fetch", "questions"}, marks=slow),
+    pytest.param("sources.py", {"fetch", "questions", "transfer"}, marks=slow),
     pytest.param("stages/show.py", set()),
 ]
 
@@ -100,6 +102,19 @@ def test_a_comment_in_the_code_reruns_exactly(study, file, reruns):
     assert set(study.repro()) == reruns
     changed = study.git("status", "--porcelain", "--", "metrics", "plots")
     assert not changed
+
+
+def test_another_tasks_set_is_scored_by_every_model(study, data_source):
+    wanted = {"source": f"file:{data_source}", "sha256": None, "questions": 5}
+    study.set(evaluate__transfer={"elsewhere": wanted})
+    assert set(study.repro()) == TRANSFERRED
+    metrics = sorted((study.root / "metrics" / "evaluate").rglob("*.json"))
+    assert len(metrics) == len(EVALUATE)
+    for path in metrics:
+        assert json.loads(path.read_text("utf-8"))["transfer.elsewhere.questions"] == 5
+    study.set(evaluate__transfer={})
+    study.repro()
+    assert not study.git("status", "--porcelain", "--", "metrics", "plots")
 
 
 def test_a_smaller_sweep_forgets_what_the_larger_one_left(study):

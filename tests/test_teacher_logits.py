@@ -17,10 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from regrow.accuracy import first_ranked
 from regrow.checkpoints import save_model
 from regrow.errors import UserError
 from regrow.objectives import cross_entropy, kl_divergence
-from regrow.questions import write_questions
+from regrow.questions import read_labels, write_questions
+from regrow.scoring import score_choices
 from regrow.teacher_logits import Layout, Record, Targets, record
 from regrow.trees import Positions, build_trees
 from tiny_models import (
@@ -249,12 +251,15 @@ def test_a_small_tail_of_the_student_keeps_its_digits() -> None:
 
 
 def test_a_tail_too_small_for_single_precision_gives_a_finite_loss_and_gradient() -> None:
-    teacher_logits = torch.tensor([[300.0, 0.0, -1.0, -2.0]])
+    teacher_logits = torch.tensor([[1.0, 0.0, -1.0, -2.0]])
     logits = torch.tensor([[300.0, 0.0, -1.0, -2.0]], requires_grad=True)
-    loss = kl_divergence(logits, exact_targets(teacher_logits, 1, 1.0))
+    targets = exact_targets(teacher_logits, 1, 1.0)
+    loss = kl_divergence(logits, targets)
     loss.backward()
-    assert torch.isfinite(loss)
-    assert torch.isfinite(logits.grad).all()
+    assert float(loss.detach()) == pytest.approx(float(targets.log_tail.exp()) * 300, rel=0.02)
+    # The tail's share of the teacher pulls each token outside up, by its share among them.
+    pulled = -targets.log_tail.exp() * torch.tensor([0.0, -1.0, -2.0]).softmax(-1)
+    torch.testing.assert_close(logits.grad[0, 1:], pulled, rtol=1e-4, atol=1e-7)
 
 
 # The record's rows
@@ -475,7 +480,11 @@ def test_the_stage_records_what_the_parameters_ask_for(
     write_questions(tmp_path / "questions.jsonl", QUESTIONS)
     save_model(teacher(), tiny_tokenizer(), tmp_path / "teacher")
     arguments = ("--teacher", "teacher", "--questions", "questions.jsonl", "--out", "record")
-    assert regrow(monkeypatch, tmp_path, "teacher_logits", *arguments) == 0
+    choices = tmp_path / "choices.jsonl"
+    assert regrow(monkeypatch, tmp_path, "teacher_logits", *arguments, "--choices", choices) == 0
+    scores = score_choices(teacher(), build_trees(tiny_tokenizer(), QUESTIONS, "cloze"))
+    lengths = [[len(choice) for choice in question.choices] for question in QUESTIONS]
+    assert read_labels(choices, QUESTIONS) == list(first_ranked(scores, lengths, "per_character"))
     found = Record(tmp_path / "record")
     assert (found.layout.positions, found.layout.top_k) == ("all", None)
     logits = live(student(), "all", 0)

@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import itertools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from regrow.checkpoints import save_model
 from regrow.errors import UserError
 from regrow.forward import row_logits
 from regrow.params import Positions, Training
+from regrow.pruning import random_importance
 from regrow.questions import Question, write_labels, write_questions
 from regrow.stages import distill
 from regrow.teacher_logits import Record, record
@@ -502,3 +505,14 @@ def test_training_leaves_no_temporary_files(
     assert not any(temporary.iterdir())
     assert set(workplace.iterdir()) - before == {workplace / "out"}
     assert {path.name for path in (workplace / "out").iterdir()} == {"model", "log"}
+
+
+def test_order_and_random_importance_are_streams_of_their_own() -> None:
+    mlp = SimpleNamespace(gate_proj=SimpleNamespace(out_features=500))
+    for seed, number in itertools.product((0, 1), (0, 1)):
+        scores = random_importance(mlp, seed, number).numpy()
+        order = question_order(500, 500, number + 1, seed)[-500:]
+        plain = np.random.default_rng(seed).permutation(500)
+        assert abs(np.corrcoef(scores, order)[0, 1]) < 0.2
+        assert abs(np.corrcoef(np.argsort(scores), order)[0, 1]) < 0.2
+        assert abs(np.corrcoef(plain, order)[0, 1]) < 0.2

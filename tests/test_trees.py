@@ -229,8 +229,10 @@ def test_pack_puts_every_tree_once_without_overlap_and_none_sees_another(
     rows, length = batch.input_ids.shape
     assert batch.position_ids.shape == (rows, length)
     assert batch.attention_mask.shape == (rows, 1, length, length)
-    longest = max(tree.nodes for tree in trees)
-    assert length <= max(row_tokens, longest)
+    longest, nodes = max(tree.nodes for tree in trees), sum(tree.nodes for tree in trees)
+    assert length < max(row_tokens * 1.5, longest) + longest
+    if len(trees) == 1 or nodes <= row_tokens:
+        assert rows * length == nodes, "one row needs no padding"
     expected = np.zeros((rows * length, rows * length), dtype=bool)
     owners = np.full(rows * length, -1)
     for number, (tree, start) in enumerate(zip(trees, batch.starts, strict=True)):

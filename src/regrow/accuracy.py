@@ -33,11 +33,20 @@ def chosen(predictions: Predictions, normalisation: Normalisation) -> NDArray[np
     (Gu et al. 2025, "OLMES", arXiv 2406.08446, section 3.3), the primary metric of AI2's cloze
     CommonsenseQA (`acc_per_char`). Of choices that tie, the first is chosen.
     """
-    scores = padded(predictions.log_probs, -np.inf)
+    return first_ranked(predictions.log_probs, predictions.characters, normalisation)
+
+
+def first_ranked(
+    log_probs: Sequence[Sequence[float]],
+    characters: Sequence[Sequence[int]],
+    normalisation: Normalisation,
+) -> NDArray[np.intp]:
+    """As `chosen`, from each choice's summed log-probability and number of characters."""
+    scores = padded(log_probs, -np.inf)
     if normalisation == "per_character":
-        scores = scores / padded(predictions.characters, 1.0)
+        scores = scores / padded(characters, 1.0)
     if not scores.size:
-        return np.zeros(len(predictions), dtype=np.intp)
+        return np.zeros(len(log_probs), dtype=np.intp)
     best: NDArray[np.intp] = np.argmax(scores, axis=1)
     return best
 
@@ -88,7 +97,7 @@ def summary(predictions: Predictions) -> dict[str, float]:
     nats a question, and the model's `parameters` and `mlp_parameters` are counts.
     """
     numbers: dict[str, float] = {}
-    for split in reversed(SPLITS):
+    for split in dict.fromkeys((*reversed(SPLITS), *predictions.splits)):
         part = predictions.of_split(split)
         if len(part):
             numbers[f"{split}.accuracy_per_character"] = mean(right(part, "per_character"))

@@ -64,12 +64,14 @@ class _BucketedKL(torch.autograd.Function):
         log_total = logits.logsumexp(-1, keepdim=True)
         log_inside = logits.gather(-1, tokens) - log_total
         inside, tail = log_probs.exp(), log_tail.exp()
-        student = (logits - log_total).exp_().scatter_(-1, tokens, 0)
-        # Summed from what is outside: 1 - (what is inside) would lose a small tail's digits.
-        student_tail = student.sum(-1).clamp_min(torch.finfo(student.dtype).tiny)
+        outside = (logits - log_total).scatter_(-1, tokens, float("-inf"))
+        # Summed from what is outside, for 1 - (what is inside) would lose a small tail's digits;
+        # and as logarithms, for a tail below the smallest float still has a gradient.
+        log_student_tail = outside.logsumexp(-1, keepdim=True)
         divergence = (inside * (log_probs - log_inside)).sum()
-        divergence += (tail * (log_tail - student_tail.log())).sum()
-        gradient = student.mul_((1 - tail / student_tail).unsqueeze(-1))
+        divergence += (tail * (log_tail - log_student_tail.squeeze(-1))).sum()
+        within = outside.sub_(log_student_tail).exp_()  # the softmax among the tokens outside
+        gradient = within.mul_(log_student_tail.exp() - tail.unsqueeze(-1))
         ctx.save_for_backward(gradient.scatter_(-1, tokens, log_inside.exp() - inside))
         return divergence
 

@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Positions = Literal["answer", "all"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Section(BaseModel):
@@ -103,10 +104,15 @@ class Prune(Section):
 
 
 class Finetune(Section):
-    """Cross-entropy on labelled answers (L2PFT)."""
+    """Cross-entropy on labelled answers (L2PFT).
+
+    `labels` is the folder below data/ that the answers come from: the gold ones, or the choices of
+    the teacher, which take no label.
+    """
 
     learning_rate: Rate
     positions: Positions
+    labels: Literal["labels", "teacher_choices"] = "labels"
 
 
 class Distill(Section):
@@ -114,6 +120,20 @@ class Distill(Section):
 
     learning_rate: Rate
     temperature: Annotated[float, Field(gt=0)]
+
+
+class TransferSet(Section):
+    """A multiple-choice set of another task, and how many of its questions are drawn."""
+
+    source: str
+    sha256: Sha256 | None = None
+    questions: Count
+
+
+class Evaluate(Section):
+    """What is scored beside the calibration and test questions: other tasks, by name."""
+
+    transfer: dict[Name, TransferSet] = {}
 
 
 class Sweep(Section):
@@ -159,6 +179,7 @@ class Params(Section):
     training: Training
     finetune: Finetune
     distill: Distill
+    evaluate: Evaluate = Evaluate()
     sweep: Sweep
     compare: Compare
 

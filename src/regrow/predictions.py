@@ -12,6 +12,7 @@ from regrow.errors import UserError
 from regrow.files import replacing
 
 SPLITS = ("calibration", "test")
+TRANSFER = "transfer."  # then the name of another task's set
 
 SCHEMA = pa.schema(
     [
@@ -29,7 +30,7 @@ SCHEMA = pa.schema(
 class Predictions:
     """One model's answers to n questions, which may differ in their number of choices.
 
-    ids, splits: n strings; a split is one of `SPLITS`.
+    ids, splits: n strings; a split is one of `SPLITS`, or `TRANSFER` and a set's name.
     answers: n indices of the gold choices.
     log_probs: for each question, each choice's log-probability in nats, summed over its tokens.
     tokens, characters: for each question, each choice's length, without the leading space.
@@ -149,8 +150,9 @@ def _faults(predictions: Predictions) -> Iterator[str]:
     for row, question in enumerate(predictions.ids):
         log_probs = predictions.log_probs[row]
         choices = len(log_probs)
-        if predictions.splits[row] not in SPLITS:
-            yield f"question {question} is of split {predictions.splits[row]!r}"
+        split = predictions.splits[row]
+        if split not in SPLITS and not split.startswith(TRANSFER):
+            yield f"question {question} is of split {split!r}"
         if not 0 <= predictions.answers[row] < choices:
             yield (
                 f"question {question} has {choices} choices and answer {predictions.answers[row]}"

@@ -64,7 +64,8 @@ def random_importance(mlp: Any, seed: int, layer: int) -> torch.Tensor:
 
     The control that keeps what chance keeps.
     """
-    generator = np.random.default_rng([seed, layer])
+    # The last number keeps it apart from the questions' order (training.py).
+    generator = np.random.default_rng([seed, layer, 2])
     return torch.from_numpy(generator.random(mlp.gate_proj.out_features))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from regrow.forward import row_logits
-from regrow.trees import Tree, by_tokens, pack
+from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
 # Enough tokens for matrix products to run at full speed; more only takes memory.
 BATCH_TOKENS = 2048
@@ -37,22 +37,30 @@ def score_choices(
 @torch.inference_mode()
 def _score_batch(model: Any, trees: Sequence[Tree]) -> list[list[float]]:
     batch = pack(trees)
-    rows: list[int] = []
+    logits = row_logits(model, batch, flat_rows(batch, trees, "answer")).float()
+    return branch_log_probs(logits, trees, "answer")
+
+
+def branch_log_probs(
+    logits: torch.Tensor, trees: Sequence[Tree], positions: Positions
+) -> list[list[float]]:
+    """Summed natural-log probability of every branch's tokens, a list a tree.
+
+    Args:
+        logits: [rows, vocabulary], at `tree.rows(positions)` of one tree after the other.
+        trees: the trees.
+        positions: any, for all of them hold the nodes that predict a branch's tokens.
+    """
     picks: list[int] = []
     targets: list[int] = []
-    for tree, start in zip(trees, batch.starts, strict=True):
-        answer = tree.rows("answer")
-        offset = len(rows) - answer.start
-        rows += [int(start) + node for node in answer]
+    offset = 0
+    for tree in trees:
+        rows = tree.rows(positions)
         for nodes, tokens in tree.branch_targets():
-            picks += [offset + node for node in nodes]
+            picks += [offset + node - rows.start for node in nodes]
             targets += tokens
-    logits = row_logits(model, batch, torch.tensor(rows)).float()
-    found = _log_probs(logits, torch.tensor(picks), torch.tensor(targets)).tolist()
-    taken = iter(found)
+        offset += len(rows)
+    totals = logits.logsumexp(-1)
+    log_probs = logits[picks, targets] - totals[picks]
+    taken = iter(log_probs.tolist())
     return [[sum(islice(taken, len(branch))) for branch in tree.branches] for tree in trees]
-
-
-def _log_probs(logits: torch.Tensor, picks: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    picks, targets = picks.to(logits.device), targets.to(logits.device)
-    return logits[picks, targets] - logits.logsumexp(-1)[picks]

@@ -27,7 +27,8 @@ import torch
 from regrow.errors import UserError
 from regrow.files import replacing, write_json
 from regrow.forward import row_logits
-from regrow.trees import Positions, Tree, by_tokens, pack
+from regrow.scoring import branch_log_probs
+from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
 BATCH_TOKENS = 1024
 
@@ -78,10 +79,14 @@ def record(
     temperatures: Sequence[float],
     out: Path,
     batch_tokens: int = BATCH_TOKENS,
-) -> None:
+) -> list[list[float]]:
     """Run the teacher over all trees and write the record folder `out`.
 
     Memory holds one batch at a time, however many questions there are.
+
+    Returns:
+        What `score_choices` would: for each tree, the log-probability of each branch. The logits
+        of the record give it for nothing.
 
     Args:
         model: the teacher.
@@ -102,6 +107,7 @@ def record(
     counts = [len(tree.rows(positions)) for tree in trees]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = int(offsets[-1])
+    scores: list[list[float]] = [[] for _ in trees]
     with replacing(out) as beside:
         beside.mkdir()
         layout = Layout(positions, top_k, list(temperatures), vocabulary, rows)
@@ -110,13 +116,14 @@ def record(
         np.save(beside / "offsets.npy", offsets, allow_pickle=False)
         columns = _create(beside, layout)
         for members in by_tokens(trees, batch_tokens):
-            chosen = [trees[index] for index in members]
-            for index, found in zip(members, _distributions(model, chosen, layout), strict=True):
-                here = slice(int(offsets[index]), int(offsets[index + 1]))
-                for name, values in found.items():
-                    columns[name][here] = values
+            found, scored = _distributions(model, [trees[index] for index in members], layout)
+            for index, values, score in zip(members, found, scored, strict=True):
+                scores[index] = score
+                for name, column in columns.items():
+                    column[int(offsets[index]) : int(offsets[index + 1])] = values[name]
         for column in columns.values():
             column.flush()
+    return scores
 
 
 def _create(folder: Path, layout: Layout) -> dict[str, np.memmap[Any, Any]]:
@@ -137,16 +144,10 @@ def _create(folder: Path, layout: Layout) -> dict[str, np.memmap[Any, Any]]:
 @torch.inference_mode()
 def _distributions(
     model: Any, trees: Sequence[Tree], layout: Layout
-) -> list[dict[str, npt.NDArray[Any]]]:
+) -> tuple[list[dict[str, npt.NDArray[Any]]], list[list[float]]]:
+    """For each tree, its rows of every column, and the log-probability of each branch."""
     batch = pack(trees)
-    spans = [tree.rows(layout.positions) for tree in trees]
-    rows = torch.tensor(
-        [
-            int(start) + node
-            for span, start in zip(spans, batch.starts, strict=True)
-            for node in span
-        ]
-    )
+    rows = flat_rows(batch, trees, layout.positions)
     logits = row_logits(model, batch, rows).float()
     found: dict[str, npt.NDArray[Any]] = {
         "nodes": batch.input_ids.reshape(-1)[rows].numpy().astype(np.int32)
@@ -164,9 +165,10 @@ def _distributions(
         found["tokens"] = top.indices.cpu().numpy()
         found["log_probs"] = log_probs.cpu().numpy()
         found["log_tails"] = torch.stack(tails, -1).cpu().numpy()
-    bounds = np.cumsum([len(span) for span in spans])[:-1]
+    bounds = np.cumsum([len(tree.rows(layout.positions)) for tree in trees])[:-1]
     split = {name: np.split(values, bounds) for name, values in found.items()}
-    return [{name: parts[place] for name, parts in split.items()} for place in range(len(trees))]
+    columns = [{name: parts[place] for name, parts in split.items()} for place in range(len(trees))]
+    return columns, branch_log_probs(logits, trees, layout.positions)
 
 
 class Record:

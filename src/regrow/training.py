@@ -22,7 +22,7 @@ from regrow.forward import row_logits
 from regrow.objectives import cross_entropy, kl_divergence
 from regrow.params import Training
 from regrow.teacher_logits import Record
-from regrow.trees import Batch, Positions, Tree, keep_branch, pack
+from regrow.trees import Batch, Positions, Tree, flat_rows, keep_branch, pack
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -33,13 +33,13 @@ class Task:
 
     Attributes:
         trees: a tree a question.
-        rows: for each tree, the nodes that the loss reads.
+        positions: which nodes of a tree the loss reads, see `Tree.rows`.
         loss: from the logits [n, vocabulary] of these rows, and the questions' places in the
             order given, to the loss summed over the rows.
     """
 
     trees: Sequence[Tree]
-    rows: Callable[[Tree], range]
+    positions: Positions
     loss: Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
 
@@ -55,7 +55,7 @@ def finetuning_task(trees: Sequence[Tree], answers: Sequence[int], positions: Po
             tokens += following + chain.branches[0]
         return cross_entropy(logits, torch.tensor(tokens, device=logits.device))
 
-    return Task(chains, lambda tree: tree.rows(positions), loss)
+    return Task(chains, positions, loss)
 
 
 def distillation_task(
@@ -68,7 +68,7 @@ def distillation_task(
         targets = record.targets([ids[place] for place in places], temperature)
         return kl_divergence(logits, targets.to(logits.device))
 
-    return Task(trees, lambda tree: tree.rows(record.layout.positions), loss)
+    return Task(trees, record.layout.positions, loss)
 
 
 def question_order(questions: int, train_size: int, epochs: int, seed: int) -> list[int]:
@@ -85,11 +85,17 @@ def question_order(questions: int, train_size: int, epochs: int, seed: int) -> l
             f"the train split holds {questions} questions, too few for a train size of "
             f"{train_size}; lower sweep.train_size or raise data.train"
         )
-    subset = np.random.default_rng([seed, 0]).permutation(questions)[:train_size]
+    subset = _stream(seed, 0).permutation(questions)[:train_size]
     order = list(subset)
     for epoch in range(1, epochs):
-        order += list(np.random.default_rng([seed, epoch]).permutation(subset))
+        order += list(_stream(seed, epoch).permutation(subset))
     return [int(place) for place in order]
+
+
+def _stream(seed: int, epoch: int) -> np.random.Generator:
+    # The last number keeps it apart from the random scores' stream (pruning.py). It is not zero,
+    # for NumPy takes [seed, 0] and [seed] for the same seed.
+    return np.random.default_rng([seed, epoch, 1])
 
 
 def train(
@@ -144,12 +150,8 @@ def collate(task: Task, places: Sequence[int]) -> dict[str, Any]:
     """Pack the trees of the questions at `places`; rows [n] int64 are those the loss reads."""
     trees = [task.trees[place] for place in places]
     batch = pack(trees)
-    rows = [
-        int(start) + node
-        for tree, start in zip(trees, batch.starts, strict=True)
-        for node in task.rows(tree)
-    ]
-    return {"places": list(places), "batch": batch, "rows": torch.tensor(rows)}
+    rows = flat_rows(batch, trees, task.positions)
+    return {"places": list(places), "batch": batch, "rows": rows}
 
 
 class TaskTrainer(Trainer):

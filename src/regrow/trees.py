@@ -23,7 +23,7 @@ Integers = npt.NDArray[np.int64]
 
 # Trees are packed into rows of about this many tokens: short enough that masked attention between
 # trees costs little, long enough that rows come out equally full.
-ROW_TOKENS = 128
+ROW_TOKENS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Batch:
 
 
 def pack(trees: Sequence[Tree], row_tokens: int = ROW_TOKENS) -> Batch:
-    """Pack trees into rows of `row_tokens` tokens, or of the longest tree if that is longer."""
+    """Pack trees into equally full rows of about `row_tokens` tokens, or of the longest tree."""
     rows = _fill_rows([tree.nodes for tree in trees], row_tokens)
     length = max(sum(trees[index].nodes for index in row) for row in rows)
     input_ids = np.zeros((len(rows), length), dtype=np.int64)
@@ -169,9 +169,27 @@ def pack(trees: Sequence[Tree], row_tokens: int = ROW_TOKENS) -> Batch:
     )
 
 
+def flat_rows(batch: Batch, trees: Sequence[Tree], positions: Positions) -> torch.Tensor:
+    """Where in the flattened batch the nodes of `tree.rows(positions)` lie, tree by tree: [n]."""
+    rows = [
+        int(start) + node
+        for tree, start in zip(trees, batch.starts, strict=True)
+        for node in tree.rows(positions)
+    ]
+    return torch.tensor(rows, dtype=torch.int64)
+
+
 def _fill_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """First-fit decreasing: which trees share a row."""
-    capacity = max(row_tokens, *lengths) if len(lengths) > 1 else lengths[0]
+    """Which trees share a row: as many rows as `row_tokens` asks for, as short as they can be."""
+    wanted = max(1, round(sum(lengths) / row_tokens))
+    capacity = max(*lengths, -(-sum(lengths) // wanted)) if len(lengths) > 1 else lengths[0]
+    while len(rows := _first_fit(lengths, capacity)) > wanted:
+        capacity += 1
+    return rows
+
+
+def _first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """First-fit decreasing into rows of `capacity` tokens."""
     rows: list[list[int]] = []
     free: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):

@@ -48,7 +48,7 @@ def main(
 
 def draw(data: Data) -> dict[str, Split]:
     """Read the sources that `data` names and draw its splits."""
-    questions, answers = _read(data.source, data.sha256, "data.source")
+    questions, answers = read_pinned(data.source, data.sha256, "data.source")
     if data.test_source is None:
         return split(
             questions,
@@ -58,7 +58,7 @@ def draw(data: Data) -> dict[str, Split]:
             test=data.test,
             seed=data.seed,
         )
-    held_out, held_out_answers = _read(data.test_source, data.test_sha256, "data.test_source")
+    held_out, held_out_answers = read_pinned(data.test_source, data.test_sha256, "data.test_source")
     check_disjoint(questions, held_out)
     splits = split(
         questions,
@@ -80,7 +80,8 @@ def draw(data: Data) -> dict[str, Split]:
     return splits | {"test": drawn["test"]}
 
 
-def _read(uri: str, sha256: str | None, key: str) -> tuple[list[Question], list[int]]:
+def read_pinned(uri: str, sha256: str | None, key: str) -> tuple[list[Question], list[int]]:
+    """Read the data set at `uri`, which the parameter `key` names, and say if it is not pinned."""
     with resolved(uri, sha256, key=key) as source:
         if notice := not_pinned(source, key):
             print(notice)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from regrow.checkpoints import load_model, load_tokenizer, save_model
-from regrow.files import replacing
+from regrow.files import replacing, write_json
 from regrow.params import Params, read_params
 from regrow.questions import read_labels, read_questions
 from regrow.runtime import fix_runtime
@@ -29,7 +29,8 @@ def main(
     else:
         with replacing(out) as beside:
             shutil.copytree(base, beside)
-        log.mkdir(parents=True, exist_ok=True)  # an output of the stage, with nothing to log
+        # An output of the stage with nothing to log; git would not keep an empty folder.
+        write_json(log / "metrics.json", {"step": 0})
 
 
 def _finetune(

@@ -1,13 +1,15 @@
-"""Record the teacher's distributions over the train questions."""
+"""Record the teacher's distributions over the train questions, and its choices."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from regrow.accuracy import first_ranked
 from regrow.checkpoints import load_model, load_tokenizer
 from regrow.params import read_params
-from regrow.questions import read_questions
+from regrow.prompts import continuations
+from regrow.questions import read_questions, write_labels
 from regrow.runtime import fix_runtime
 from regrow.teacher_logits import record
 from regrow.trees import build_trees
@@ -17,14 +19,15 @@ def main(
     teacher: Annotated[Path, typer.Option(help="the teacher's folder")],
     questions: Annotated[Path, typer.Option(help="train questions; no labels")],
     out: Annotated[Path, typer.Option(help="the record's folder")],
+    choices: Annotated[Path, typer.Option(help="file for what the teacher answers, as labels")],
 ) -> None:
-    """Record the teacher's distributions over the train questions."""
+    """Record the teacher's distributions over the train questions, and its choices."""
     params = read_params()
     fix_runtime(params.compute, 0)
     model = load_model(teacher, params.compute.dtype, params.compute.device)
     asked = read_questions(questions)
     trees = build_trees(load_tokenizer(teacher), asked, params.prompt.format)
-    record(
+    scores = record(
         model,
         [question.id for question in asked],
         trees,
@@ -33,5 +36,12 @@ def main(
         params.teacher_logits.temperatures,
         out,
     )
+    lengths = [
+        [len(text) - 1 for text in continuations(question, params.prompt.format)]
+        for question in asked
+    ]
+    # As the primary metric ranks; letters are all of one length.
+    answers = first_ranked(scores, lengths, "per_character")
+    write_labels(choices, asked, answers.tolist())
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {len(asked)} questions, {size / len(asked):,.0f} bytes a question")

@@ -12,7 +12,7 @@ from regrow.files import write_json
 from regrow.params import read_params
 from regrow.questions import read_labels, read_questions
 from regrow.runtime import fix_runtime
-from regrow.stages.evaluate import predict
+from regrow.stages.evaluate import predict, read_part
 from regrow.teacher_logits import Record
 from regrow.training import distillation_task, finetuning_task, question_order, train
 from regrow.trees import build_trees
@@ -52,5 +52,6 @@ def main(
         task = distillation_task(trees, ids, Record(teacher_logits), params.distill.temperature)
     order = question_order(len(asked), train_size, params.training.epochs, seed)
     train(model, task, order, learning_rate, params.training, seed, log)
-    found = predict(model, tokenizer, questions, labels, ("calibration",), params.prompt.format)
+    held_out = read_part(questions, labels, "calibration")
+    found = predict(model, tokenizer, [held_out], params.prompt.format)
     write_json(metrics, summary(found))
