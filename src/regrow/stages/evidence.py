@@ -14,6 +14,8 @@ from regrow.evidence_figures import evidence_figures
 from regrow.figures import save
 from regrow.files import replacing, write_json
 from regrow.params import read_params
+from regrow.transfer import transfer_json, transfer_rows
+from regrow.transfer_figure import transfer_figure
 
 
 def main(
@@ -31,6 +33,10 @@ def main(
     figures = evidence_figures(
         curves, settings.confidence, evidence.questions, evidence.seeds, settings.margin
     )
+    transfer = transfer_json(study, params.sweep, settings)
+    if transfer:
+        curves["transfer"] = transfer_rows(transfer)
+        figures["transfer"] = transfer_figure(curves["transfer"], settings.confidence)
     with replacing(plots) as folder:
         for name, rows in curves.items():
             write_csv(folder / f"{name}.csv", rows)
@@ -39,6 +45,8 @@ def main(
     with replacing(metrics) as folder:
         write_json(folder / "uncertainty.json", uncertainty_json(evidence))
         write_json(folder / "paired.json", paired_json(evidence))
+        if transfer:
+            write_json(folder / "transfer.json", transfer)
         for name, numbers in models_json(evidence).items():
             write_json(folder / "models" / f"{name}.json", numbers)
     write_json(claims, claims_json(evidence))

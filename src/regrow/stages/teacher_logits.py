@@ -7,6 +7,7 @@ import typer
 
 from regrow.accuracy import first_ranked
 from regrow.checkpoints import load_model, load_tokenizer
+from regrow.files import replacing
 from regrow.params import read_params
 from regrow.prompts import continuations
 from regrow.questions import read_questions, write_labels
@@ -42,6 +43,7 @@ def main(
     ]
     # As the primary metric ranks; letters are all of one length.
     answers = first_ranked(scores, lengths, "per_character")
-    write_labels(choices, asked, answers.tolist())
+    with replacing(choices) as beside:
+        write_labels(beside, asked, answers.tolist())
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"{out}: {len(asked)} questions, {size / len(asked):,.0f} bytes a question")

@@ -17,6 +17,8 @@ def main(out: Annotated[Path, typer.Option(help="Folder to write the sets to.")]
     params = read_params()
     sets = params.evaluate.transfer
     with replacing(out) as beside:
+        for folder in ("questions", "labels"):
+            (beside / folder).mkdir(parents=True)
         for name, wanted in sets.items():
             key = f"evaluate.transfer.{name}"
             questions, answers = read_pinned(wanted.source, wanted.sha256, f"{key}.source")

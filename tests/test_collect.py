@@ -1,0 +1,36 @@
+"""Keeping a study's results, and the report's and the controls' view of them."""
+
+import yaml
+
+from regrow.params import read_params
+
+
+def test_results_are_those_of_the_sweep_alone(study) -> None:
+    study.set(sweep__sparsity=[0.5])
+    study.repro()
+    done = study.run("python", "-m", "regrow", "collect", "--out", "results/mine", PYTHONPATH="src")
+    assert not done.stdout
+    kept = study.root / "results" / "mine"
+    assert read_params(kept / "params.yaml").sweep.sparsity == [0.5]
+    files = {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()}
+    assert "metrics/claims.json" in files
+    assert "metrics/evaluate/pruned/0.5.json" in files
+    assert "predictions/distilled/0.5-8-0.parquet" in files
+    assert "plots/training/finetuned/0.5-8-0/plots/metrics/loss.tsv" in files
+    assert not [path for path in files if "0.25" in path or "safetensors" in path]
+    stages = yaml.safe_load((kept / "dvc.lock").read_text("utf-8"))["stages"]
+    assert "distill@0.5-8-0" in stages
+    assert not [name for name in stages if "0.25" in name]
+    for path in files - {"params.yaml", "dvc.lock"}:
+        source = study.root / ("data" if path.startswith("predictions") else "") / path
+        assert (kept / path).read_bytes() == source.read_bytes()
+
+
+def test_collecting_before_a_run_names_what_is_missing(new_study, tmp_path) -> None:
+    study = new_study(tmp_path)
+    done = study.run(
+        "python", "-m", "regrow", "collect", "--out", "kept", check=False, PYTHONPATH="src"
+    )
+    assert done.returncode
+    assert "dvc.lock does not exist; run `dvc repro` first" in done.stdout
+    assert not (study.root / "kept").exists()

@@ -1,0 +1,86 @@
+"""Contrasts between runs of several studies."""
+
+import json
+from pathlib import Path
+
+import pytest
+from statsmodels.stats.contingency_tables import mcnemar
+
+from conftest import ROOT
+from regrow.accuracy import right
+from regrow.controls import as_markdown
+from regrow.predictions import write_predictions
+from simulated import simulated_study, sweep_of
+from tiny_models import regrow
+
+FILE = """
+arms:
+  KL: {study: base, runs: [distilled/0.2-600-0]}
+  CE: {study: base, runs: [finetuned/0.2-600-0]}
+  CE elsewhere: {study: other, runs: [finetuned/0.2-600-0]}
+contrasts:
+  - {question: Which loss?, arm: KL, other: CE}
+  - {question: Which study?, arm: CE elsewhere, other: CE}
+"""
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """Two studies' results, of equal cross-entropy; the other gains more by KL."""
+    sweep = sweep_of((0.2,))
+    for name, gain in (("base", 0.6), ("other", 2.0)):
+        for run, predictions in simulated_study(sweep, test=150, gain=gain, seed=1).items():
+            write_predictions(tmp_path / name / "predictions" / f"{run}.parquet", predictions)
+        (tmp_path / name / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "controls.yaml").write_text(FILE, encoding="utf-8")
+    return tmp_path
+
+
+def run(monkeypatch, folder: Path) -> str | int:
+    options = ("--results", ".", "--controls", "controls.yaml", "--out", "controls.json")
+    return regrow(monkeypatch, folder, "controls", *options)
+
+
+def test_contrasts_are_paired_differences_with_exact_tests(results, monkeypatch) -> None:
+    assert run(monkeypatch, results) == 0
+    found = json.loads((results / "controls.json").read_text("utf-8"))
+    study = simulated_study(sweep_of((0.2,)), test=150, gain=0.6, seed=1)
+    hits = {
+        name: right(study[f"{folder}/0.2-600-0"].of_split("test"), "per_character")
+        for name, folder in (("KL", "distilled"), ("CE", "finetuned"))
+    }
+    for name, values in hits.items():
+        assert found["arms"][name]["accuracy"]["estimate"] == pytest.approx(values.mean(), 1e-5)
+    first = found["contrasts"][0]
+    gap = hits["KL"] - hits["CE"]
+    assert first["accuracy"]["estimate"] == pytest.approx(gap.mean(), 1e-5)
+    table = [[0, int((gap > 0).sum())], [int((gap < 0).sum()), 0]]
+    assert first["p"] == pytest.approx(mcnemar(table, exact=True).pvalue, rel=1e-5)
+    # The other study's cross-entropy is the same model, so that its test cannot say, but counts.
+    assert first["holm_p"] == pytest.approx(2 * first["p"], rel=1e-5)
+    assert found["contrasts"][1]["p"] is None
+    shown = as_markdown(found)
+    assert all(contrast["question"] in shown for contrast in found["contrasts"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("arm: KL", "arm: KX"), ["'KX'", "KL, CE, CE elsewhere"]),
+        (("{study: base, runs: [dist", "{study: base, rums: [dist"), ["arms.KL.rums"]),
+        (("study: other", "study: none"), ["none/predictions", "does not exist"]),
+        (("arms:", "arms: ["), ["controls.yaml is not YAML"]),
+    ],
+)
+def test_a_fault_is_one_sentence(results, monkeypatch, change, words) -> None:
+    (results / "controls.yaml").write_text(FILE.replace(*change), encoding="utf-8")
+    message = run(monkeypatch, results)
+    assert isinstance(message, str)
+    assert all(word in message for word in words), message
+    assert not (results / "controls.json").exists()
+
+
+def test_other_questions_are_refused(results, monkeypatch) -> None:
+    other = simulated_study(sweep_of((0.2,)), test=149, seed=1)["finetuned/0.2-600-0"]
+    write_predictions(results / "other/predictions/finetuned/0.2-600-0.parquet", other)
+    assert "differ in ids" in str(run(monkeypatch, results))
