@@ -1,5 +1,6 @@
 # make repro            install what is missing, reproduce the study in params.yaml, print its table
 # make repro STUDY=x    put studies/x.yaml in place as params.yaml first
+# make report           the results that lie here as one page, report.html; with STUDY=x, made first
 # make test             the tests; make test-slow: those that need the real model or minutes
 # make lint             formatting, style and types
 #
@@ -13,7 +14,7 @@ STUDY ?=
 # The stages' commands say `python`; this makes it the one in .venv.
 ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
-.PHONY: repro test test-slow lint study
+.PHONY: repro report test test-slow lint study
 .DELETE_ON_ERROR:
 
 repro: study .venv/installed
@@ -21,6 +22,10 @@ repro: study .venv/installed
 	@$(ACTIVATE) python -m dvc repro
 	@$(ACTIVATE) python -m regrow show --metrics metrics/comparison.json \
 	  --claims metrics/claims.json --plots plots
+
+# Without STUDY nothing is run: the page is of the results that are there.
+report: $(if $(STUDY),repro,.venv/installed)
+	@$(ACTIVATE) python -m regrow report --results . --out report.html
 
 test: .venv/installed-test
 	$(ACTIVATE) python -m pytest $(ARGS)
