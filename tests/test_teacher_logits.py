@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from regrow.checkpoints import save_model
 from regrow.errors import UserError
 from regrow.objectives import cross_entropy, kl_divergence
 from regrow.questions import read_labels, write_questions
+from regrow.resume import Unfinished
 from regrow.scoring import score_choices
 from regrow.teacher_logits import Layout, Record, Targets, record
 from regrow.trees import Positions, build_trees
@@ -65,7 +67,9 @@ def write_record(
     out: Path, positions: Positions = "answer", top_k: int | None = None, batch_tokens: int = 1024
 ) -> Record:
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
-    record(teacher(), IDS, trees, positions, top_k, TEMPERATURES, out, batch_tokens)
+    with TemporaryDirectory() as scratch:
+        state = Unfinished(Path(scratch), math.inf)
+        record(teacher(), IDS, trees, positions, top_k, TEMPERATURES, out, state, batch_tokens)
     return Record(out)
 
 

@@ -27,6 +27,7 @@ from regrow.forward import row_logits
 from regrow.params import Positions, Training
 from regrow.pruning import random_importance
 from regrow.questions import Question, write_labels, write_questions
+from regrow.resume import Unfinished
 from regrow.stages import distill
 from regrow.teacher_logits import Record, record
 from regrow.training import Task, collate, distillation_task, finetuning_task, question_order, train
@@ -70,7 +71,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Positions], 
 
     @cache
     def make(positions: Positions) -> Record:
-        record(teacher, IDS, TREES, positions, None, [1.0], folder / positions)
+        state = Unfinished(folder, math.inf)
+        record(teacher, IDS, TREES, positions, None, [1.0], folder / positions, state)
         return Record(folder / positions)
 
     return make
@@ -253,7 +255,8 @@ def trained(
     copy = deepcopy(student() if model is None else model)
     if order is None:
         order = question_order(len(ASKED), len(ASKED), settings.epochs, 0)
-    train(copy, task, order, learning_rate, settings, 0, log)
+    state = Unfinished(log.parent / "state", math.inf)
+    train(copy, task, order, learning_rate, settings, 0, log, state)
     return copy
 
 
@@ -440,7 +443,9 @@ def workplace(tmp_path: Path) -> Path:
     write_questions(tmp_path / "questions.jsonl", ASKED)
     write_labels(tmp_path / "labels.jsonl", ASKED, ANSWERS)
     teacher = tiny_model(tiny_config("llama"), seed=1)
-    record(teacher, IDS, TREES, "answer", 8, [1.0, 2.0], tmp_path / "record")
+    state = Unfinished(tmp_path, math.inf)
+    record(teacher, IDS, TREES, "answer", 8, [1.0, 2.0], tmp_path / "record-of-teacher", state)
+    (tmp_path / "record-of-teacher").rename(tmp_path / "record")
     save_model(student(), tiny_tokenizer(), tmp_path / "pruned")
     return tmp_path
 

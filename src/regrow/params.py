@@ -62,6 +62,15 @@ class Compute(Section):
     threads: Count = 2
 
 
+class Resume(Section):
+    """After how many seconds of work a stage saves what it needs to go on after an interruption.
+
+    It changes no result, so no stage depends on it.
+    """
+
+    interval: Annotated[float, Field(ge=0)] = 120.0
+
+
 class Training(Section):
     """One schedule: AdamW, linear warm-up over `warmup` of the steps, then `schedule`."""
 
@@ -173,6 +182,7 @@ class Params(Section):
     data: Data
     prompt: Prompt
     compute: Compute
+    resume: Resume = Resume()
     teacher: Teacher
     teacher_logits: TeacherLogits
     prune: Prune

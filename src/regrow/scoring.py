@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from regrow.forward import row_logits
+from regrow.resume import Unfinished
 from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
 # Enough tokens for matrix products to run at full speed; more only takes memory.
@@ -14,7 +15,10 @@ BATCH_TOKENS = 2048
 
 
 def score_choices(
-    model: Any, trees: Sequence[Tree], batch_tokens: int = BATCH_TOKENS
+    model: Any,
+    trees: Sequence[Tree],
+    batch_tokens: int = BATCH_TOKENS,
+    state: Unfinished | None = None,
 ) -> list[list[float]]:
     """Summed natural-log probability of every branch's tokens given its context.
 
@@ -22,13 +26,23 @@ def score_choices(
         model: a causal language model of transformers, in evaluation mode.
         trees: one a question, with all its choices as branches.
         batch_tokens: tokens a batch holds at most (a longer tree is a batch of its own).
+        state: keeps the scores found so far, and gives back those of an interrupted run.
 
     Returns:
         One list a tree, one number a branch, in the order given.
     """
+    batches = by_tokens(trees, batch_tokens)
+    done: list[list[list[float]]] = (state.read() if state else None) or []
+    if done:
+        print(
+            f"An interrupted run goes on behind {len(done)} of {len(batches)} batches.", flush=True
+        )
+    for members in batches[len(done) :]:
+        done.append(_score_batch(model, [trees[index] for index in members]))
+        if state and state.due():
+            state.write(done)
     scores: list[list[float]] = [[] for _ in trees]
-    for members in by_tokens(trees, batch_tokens):
-        found = _score_batch(model, [trees[index] for index in members])
+    for members, found in zip(batches, done, strict=True):
         for index, score in zip(members, found, strict=True):
             scores[index] = score
     return scores

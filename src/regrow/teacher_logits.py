@@ -15,6 +15,7 @@ A record is a folder. It holds a distribution for every node of the questions' t
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ import torch
 from regrow.errors import UserError
 from regrow.files import replacing, write_json
 from regrow.forward import row_logits
+from regrow.resume import Unfinished
 from regrow.scoring import branch_log_probs
 from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
@@ -78,6 +80,7 @@ def record(
     top_k: int | None,
     temperatures: Sequence[float],
     out: Path,
+    state: Unfinished,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[list[float]]:
     """Run the teacher over all trees and write the record folder `out`.
@@ -96,6 +99,7 @@ def record(
         top_k: how many tokens a row keeps; none keeps the whole distribution.
         temperatures: those whose tail mass is kept beside the top k.
         out: the folder to write.
+        state: keeps the rows recorded so far, and those of an interrupted run.
         batch_tokens: nodes a batch holds at most.
     """
     vocabulary = model.get_output_embeddings().weight.shape[0]
@@ -107,26 +111,47 @@ def record(
     counts = [len(tree.rows(positions)) for tree in trees]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = int(offsets[-1])
-    scores: list[list[float]] = [[] for _ in trees]
+    layout = Layout(positions, top_k, list(temperatures), vocabulary, rows)
+    batches = by_tokens(trees, batch_tokens)
+    folder = state.folder / "record"
+    # Without its folder the record is either not begun or just moved to where it belongs.
+    done: list[list[list[float]]] = (folder.is_dir() and state.read()) or []
+    if done:
+        print(
+            f"An interrupted record goes on behind {len(done)} of {len(batches)} batches.",
+            flush=True,
+        )
+    else:
+        with replacing(folder) as beside:
+            beside.mkdir()
+            write_json(beside / "record.json", asdict(layout))
+            (beside / "ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
+            np.save(beside / "offsets.npy", offsets, allow_pickle=False)
+            _create(beside, layout)
+    columns = _open(folder, layout)
+    for members in batches[len(done) :]:
+        found, scored = _distributions(model, [trees[index] for index in members], layout)
+        for index, values in zip(members, found, strict=True):
+            for name, column in columns.items():
+                column[int(offsets[index]) : int(offsets[index + 1])] = values[name]
+        done.append(scored)
+        if state.due():
+            for column in columns.values():
+                column.flush()
+            state.write(done)
+    for column in columns.values():
+        column.flush()
     with replacing(out) as beside:
-        beside.mkdir()
-        layout = Layout(positions, top_k, list(temperatures), vocabulary, rows)
-        write_json(beside / "record.json", asdict(layout))
-        (beside / "ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
-        np.save(beside / "offsets.npy", offsets, allow_pickle=False)
-        columns = _create(beside, layout)
-        for members in by_tokens(trees, batch_tokens):
-            found, scored = _distributions(model, [trees[index] for index in members], layout)
-            for index, values, score in zip(members, found, scored, strict=True):
-                scores[index] = score
-                for name, column in columns.items():
-                    column[int(offsets[index]) : int(offsets[index + 1])] = values[name]
-        for column in columns.values():
-            column.flush()
+        shutil.move(folder, beside)
+    scores: list[list[float]] = [[] for _ in trees]
+    for members, scored in zip(batches, done, strict=True):
+        for index, score in zip(members, scored, strict=True):
+            scores[index] = score
     return scores
 
 
-def _create(folder: Path, layout: Layout) -> dict[str, np.memmap[Any, Any]]:
+def _create(folder: Path, layout: Layout) -> None:
+    """Write every column's file in its whole length."""
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {"nodes": (np.int32, (layout.rows,))}
     if layout.top_k is None:
         shapes["log_probs"] = (np.float32, (layout.rows, layout.vocabulary))
@@ -135,10 +160,13 @@ def _create(folder: Path, layout: Layout) -> dict[str, np.memmap[Any, Any]]:
         shapes["tokens"] = (token, (layout.rows, layout.top_k))
         shapes["log_probs"] = (np.float16, (layout.rows, layout.top_k))
         shapes["log_tails"] = (np.float32, (layout.rows, len(layout.temperatures)))
-    return {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
-        for name, (dtype, shape) in shapes.items()
-    }
+    for name, (dtype, shape) in shapes.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+
+
+def _open(folder: Path, layout: Layout) -> dict[str, np.memmap[Any, Any]]:
+    names = ["nodes", "log_probs", *([] if layout.top_k is None else ["tokens", "log_tails"])]
+    return {name: np.lib.format.open_memmap(folder / f"{name}.npy", "r+") for name in names}
 
 
 @torch.inference_mode()

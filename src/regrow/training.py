@@ -5,7 +5,7 @@ the questions, their order, the batches, the steps and the schedule are the same
 """
 
 import logging
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,11 @@ from regrow.errors import UserError
 from regrow.forward import row_logits
 from regrow.objectives import cross_entropy, kl_divergence
 from regrow.params import Training
+from regrow.resume import Unfinished, flush
 from regrow.teacher_logits import Record
 from regrow.trees import Batch, Positions, Tree, flat_rows, keep_branch, pack
+
+WHOLE = "whole"  # the file that a checkpoint gets when all others are on the disk
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -106,8 +109,9 @@ def train(
     settings: Training,
     seed: int,
     log: Path,
+    state: Unfinished,
 ) -> None:
-    """Train `model` in place.
+    """Train `model` in place, from where an interrupted training of the same state stopped.
 
     Args:
         model: a causal language model of transformers.
@@ -117,33 +121,51 @@ def train(
         settings: batch size, schedule and clipping.
         seed: for dropout, should the model have any.
         log: a folder for DVCLive's files: loss and learning rate by step.
+        state: keeps the last checkpoint.
 
     Raises:
         UserError: the loss is not a number.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = TrainingArguments(
-            output_dir=scratch,
-            per_device_train_batch_size=settings.batch_size,
-            num_train_epochs=1,
-            learning_rate=learning_rate,
-            lr_scheduler_type=SCHEDULES[settings.schedule],
-            warmup_steps=settings.warmup,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            optim="adamw_torch_fused",
-            seed=seed,
-            use_cpu=model.device.type == "cpu",
-            dataloader_pin_memory=model.device.type != "cpu",
-            logging_strategy="steps",
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="no",
-            report_to="none",
-            remove_unused_columns=False,
-        )
-        TaskTrainer(task, order, model=model, args=arguments, callbacks=[LogToDVCLive(log)]).train()
+    arguments = TrainingArguments(
+        output_dir=str(state.folder),
+        per_device_train_batch_size=settings.batch_size,
+        num_train_epochs=1,
+        learning_rate=learning_rate,
+        lr_scheduler_type=SCHEDULES[settings.schedule],
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=seed,
+        use_cpu=model.device.type == "cpu",
+        dataloader_pin_memory=model.device.type != "cpu",
+        logging_strategy="steps",
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+    )
+    callbacks = [LogToDVCLive(log), SaveWhenDue(state)]
+    trainer = TaskTrainer(task, order, model=model, args=arguments, callbacks=callbacks)
+    checkpoint = last_checkpoint(state.folder)
+    if checkpoint is not None:
+        print(f"An interrupted training goes on from its {checkpoint.name}.", flush=True)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     model.eval()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of `folder` to go on from; what was not saved whole is removed."""
+    latest: Path | None = None
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:])):
+        if not (path / WHOLE).is_file():
+            shutil.rmtree(path)
+            continue
+        if latest is not None:  # stopped just before it was removed
+            shutil.rmtree(latest)
+        latest = path
+    return latest
 
 
 def collate(task: Task, places: Sequence[int]) -> dict[str, Any]:
@@ -171,6 +193,19 @@ class TaskTrainer(Trainer):
         # `question_order` and not by the trainer.
         return SequentialSampler(self.order)
 
+    def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+        # transformers writes a checkpoint where it is to be found, file by file. This one counts
+        # once it is on the disk as a whole, and only then the one before it goes.
+        folder = Path(str(self.args.output_dir))
+        earlier = last_checkpoint(folder)
+        super()._save_checkpoint(*given, **named)
+        written = folder / f"checkpoint-{self.state.global_step}"
+        flush(written)
+        (written / WHOLE).touch()
+        flush(written)
+        if earlier is not None and earlier != written:
+            shutil.rmtree(earlier)
+
     def compute_loss(
         self,
         model: Any,
@@ -183,6 +218,22 @@ class TaskTrainer(Trainer):
         rows: torch.Tensor = inputs["rows"]
         logits = row_logits(model, batch, rows)
         return self.task.loss(logits, inputs["places"]) / len(rows)
+
+
+class SaveWhenDue(TrainerCallback):
+    """Ask for a checkpoint after a step, when so many seconds have passed as the state says."""
+
+    def __init__(self, state: Unfinished) -> None:
+        self.unfinished = state
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Save, unless the training is over anyway."""
+        if self.unfinished.due() and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        """The next interval begins."""
+        self.unfinished.saved()
 
 
 class LogToDVCLive(TrainerCallback):
@@ -199,6 +250,11 @@ class LogToDVCLive(TrainerCallback):
             str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False
         )
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write again what an interrupted training had logged by its checkpoint."""
+        for logs in state.log_history:
+            self._log(int(logs["step"]), logs)
+
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write one step's metrics; stop at once on a loss that is not a number."""
         logs: dict[str, float] = kwargs["logs"]
@@ -209,7 +265,10 @@ class LogToDVCLive(TrainerCallback):
                 f"the loss is {logs['loss']} at step {state.global_step} of {state.max_steps}, at "
                 f"a learning rate of {logs['learning_rate']:.3g}; lower the learning rate"
             )
-        self.live.step = state.global_step
+        self._log(state.global_step, logs)
+
+    def _log(self, step: int, logs: dict[str, float]) -> None:
+        self.live.step = step
         for name in self.METRICS:
             self.live.log_metric(name, logs[name])
         self.live.make_summary()

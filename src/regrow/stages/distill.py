@@ -8,6 +8,7 @@ import typer
 from regrow.checkpoints import load_model, load_tokenizer, save_model
 from regrow.params import read_params
 from regrow.questions import read_questions
+from regrow.resume import unfinished
 from regrow.runtime import fix_runtime
 from regrow.teacher_logits import Record
 from regrow.training import distillation_task, question_order, train
@@ -31,13 +32,12 @@ def main(
     asked = read_questions(questions)
     trees = build_trees(tokenizer, asked, params.prompt.format)
     ids = [question.id for question in asked]
-    train(
-        model,
-        distillation_task(trees, ids, Record(teacher_logits), params.distill.temperature),
-        question_order(len(asked), train_size, params.training.epochs, seed),
-        params.distill.learning_rate,
-        params.training,
-        seed,
-        log,
-    )
-    save_model(model, tokenizer, out)
+    task = distillation_task(trees, ids, Record(teacher_logits), params.distill.temperature)
+    order = question_order(len(asked), train_size, params.training.epochs, seed)
+    rate = params.distill.learning_rate
+    settings = [params.compute, params.prompt.format, params.training, params.distill.temperature]
+    inputs = [pruned, questions, teacher_logits]
+    interval = params.resume.interval
+    with unfinished(out, inputs, [*settings, rate, train_size, seed], interval) as state:
+        train(model, task, order, rate, params.training, seed, log, state)
+        save_model(model, tokenizer, out)

@@ -15,6 +15,7 @@ from regrow.predictions import SPLITS, TRANSFER, Predictions, write_predictions
 from regrow.prompts import Format, continuations
 from regrow.pruning import count_mlp_parameters
 from regrow.questions import Question, read_labels, read_questions
+from regrow.resume import Unfinished, unfinished
 from regrow.runtime import fix_runtime
 from regrow.scoring import score_choices
 from regrow.trees import build_trees
@@ -36,9 +37,11 @@ def main(
     parts = [read_part(questions, labels, split) for split in SPLITS]
     for path in sorted(transfer.glob("questions/*.jsonl")):
         parts.append(read_transfer(transfer, path.stem))
-    found = predict(scored, tokenizer, parts, params.prompt.format)
-    write_predictions(predictions, found)
-    write_json(metrics, summary(found))
+    inputs, made_with = [model, questions, labels, transfer], [params.compute, params.prompt.format]
+    with unfinished(predictions, inputs, made_with, params.resume.interval) as state:
+        found = predict(scored, tokenizer, parts, params.prompt.format, state)
+        write_predictions(predictions, found)
+        write_json(metrics, summary(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,11 @@ def read_transfer(folder: Path, name: str) -> Part:
 
 
 def predict(
-    model: Any, tokenizer: Any, parts: Sequence[Part], prompt_format: Format
+    model: Any,
+    tokenizer: Any,
+    parts: Sequence[Part],
+    prompt_format: Format,
+    state: Unfinished | None = None,
 ) -> Predictions:
     """Score every choice of every question of `parts`."""
     every = [question for part in parts for question in part.questions]
@@ -74,7 +81,7 @@ def predict(
         ids=[question.id for question in every],
         splits=[part.split for part in parts for _ in part.questions],
         answers=[answer for part in parts for answer in part.answers],
-        log_probs=score_choices(model, trees),
+        log_probs=score_choices(model, trees, state=state),
         tokens=[[len(branch) for branch in tree.branches] for tree in trees],
         characters=[
             [len(text) - 1 for text in continuations(question, prompt_format)] for question in every

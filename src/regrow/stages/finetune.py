@@ -8,6 +8,7 @@ import typer
 from regrow.checkpoints import load_model, load_tokenizer, save_model
 from regrow.params import read_params
 from regrow.questions import read_labels, read_questions
+from regrow.resume import unfinished
 from regrow.runtime import fix_runtime
 from regrow.training import finetuning_task, question_order, train
 from regrow.trees import build_trees
@@ -29,13 +30,12 @@ def main(
     tokenizer = load_tokenizer(pruned)
     asked = read_questions(questions)
     trees = build_trees(tokenizer, asked, params.prompt.format)
-    train(
-        model,
-        finetuning_task(trees, read_labels(labels, asked), params.finetune.positions),
-        question_order(len(asked), train_size, params.training.epochs, seed),
-        params.finetune.learning_rate,
-        params.training,
-        seed,
-        log,
-    )
-    save_model(model, tokenizer, out)
+    task = finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
+    order = question_order(len(asked), train_size, params.training.epochs, seed)
+    rate = params.finetune.learning_rate
+    settings = [params.compute, params.prompt.format, params.training, params.finetune.positions]
+    inputs = [pruned, questions, labels]
+    interval = params.resume.interval
+    with unfinished(out, inputs, [*settings, rate, train_size, seed], interval) as state:
+        train(model, task, order, rate, params.training, seed, log, state)
+        save_model(model, tokenizer, out)

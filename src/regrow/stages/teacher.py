@@ -10,6 +10,7 @@ from regrow.checkpoints import load_model, load_tokenizer, save_model
 from regrow.files import replacing, write_json
 from regrow.params import Params, read_params
 from regrow.questions import read_labels, read_questions
+from regrow.resume import unfinished
 from regrow.runtime import fix_runtime
 from regrow.training import finetuning_task, question_order, train
 from regrow.trees import build_trees
@@ -42,13 +43,11 @@ def _finetune(
     tokenizer = load_tokenizer(base)
     asked = read_questions(questions)
     trees = build_trees(tokenizer, asked, params.prompt.format)
-    train(
-        model,
-        finetuning_task(trees, read_labels(labels, asked), params.teacher.positions),
-        question_order(len(asked), len(asked), settings.epochs, params.teacher.seed),
-        params.teacher.learning_rate,
-        settings,
-        params.teacher.seed,
-        log,
-    )
-    save_model(model, tokenizer, out)
+    task = finetuning_task(trees, read_labels(labels, asked), params.teacher.positions)
+    order = question_order(len(asked), len(asked), settings.epochs, params.teacher.seed)
+    made_with = [params.compute, params.prompt.format, params.teacher]
+    interval = params.resume.interval
+    with unfinished(out, [base, questions, labels], made_with, interval) as state:
+        rate = params.teacher.learning_rate
+        train(model, task, order, rate, settings, params.teacher.seed, log, state)
+        save_model(model, tokenizer, out)

@@ -11,6 +11,7 @@ from regrow.files import replacing
 from regrow.params import read_params
 from regrow.prompts import continuations
 from regrow.questions import read_questions, write_labels
+from regrow.resume import unfinished
 from regrow.runtime import fix_runtime
 from regrow.teacher_logits import record
 from regrow.trees import build_trees
@@ -28,15 +29,19 @@ def main(
     model = load_model(teacher, params.compute.dtype, params.compute.device)
     asked = read_questions(questions)
     trees = build_trees(load_tokenizer(teacher), asked, params.prompt.format)
-    scores = record(
-        model,
-        [question.id for question in asked],
-        trees,
-        params.teacher_logits.positions,
-        params.teacher_logits.top_k,
-        params.teacher_logits.temperatures,
-        out,
-    )
+    made_with = [params.compute, params.prompt.format, params.teacher_logits]
+    interval = params.resume.interval
+    with unfinished(out, [teacher, questions], made_with, interval) as state:
+        scores = record(
+            model,
+            [question.id for question in asked],
+            trees,
+            params.teacher_logits.positions,
+            params.teacher_logits.top_k,
+            params.teacher_logits.temperatures,
+            out,
+            state,
+        )
     lengths = [
         [len(text) - 1 for text in continuations(question, params.prompt.format)]
         for question in asked

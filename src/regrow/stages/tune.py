@@ -1,7 +1,9 @@
 """Retrain a pruned model at one learning rate and score it on the calibration split only."""
 
+import math
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -11,6 +13,7 @@ from regrow.checkpoints import load_model, load_tokenizer
 from regrow.files import write_json
 from regrow.params import read_params
 from regrow.questions import read_labels, read_questions
+from regrow.resume import Unfinished
 from regrow.runtime import fix_runtime
 from regrow.stages.evaluate import predict, read_part
 from regrow.teacher_logits import Record
@@ -51,7 +54,10 @@ def main(
         ids = [question.id for question in asked]
         task = distillation_task(trees, ids, Record(teacher_logits), params.distill.temperature)
     order = question_order(len(asked), train_size, params.training.epochs, seed)
-    train(model, task, order, learning_rate, params.training, seed, log)
+    # A try is not worth a state of its own; it starts anew.
+    with TemporaryDirectory() as scratch:
+        state = Unfinished(Path(scratch), math.inf)
+        train(model, task, order, learning_rate, params.training, seed, log, state)
     held_out = read_part(questions, labels, "calibration")
     found = predict(model, tokenizer, [held_out], params.prompt.format)
     write_json(metrics, summary(found))
