@@ -1,6 +1,7 @@
 # make repro            install what is missing, reproduce the study in params.yaml, print its table
 # make repro STUDY=x    put studies/x.yaml in place as params.yaml first
 # make report           the results that lie here as one page, report.html; with STUDY=x, made first
+# make csqa-full        every study of studies/csqa-full*.yaml, its results kept in results/csqa-full
 # make test             the tests; make test-slow: those that need the real model or minutes
 # make lint             formatting, style and types
 #
@@ -14,7 +15,7 @@ STUDY ?=
 # The stages' commands say `python`; this makes it the one in .venv.
 ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
-.PHONY: repro report test test-slow lint study
+.PHONY: repro report csqa-full test test-slow lint study
 .DELETE_ON_ERROR:
 
 repro: study .venv/installed
@@ -26,6 +27,20 @@ repro: study .venv/installed
 # Without STUDY nothing is run: the page is of the results that are there.
 report: $(if $(STUDY),repro,.venv/installed)
 	@$(ACTIVATE) python -m regrow report --results . --out report.html
+
+# What studies share is run once: DVC's cache knows it.
+CSQA_FULL := seeds sparsity train-size teacher-choices answer random activation
+
+csqa-full:
+	@for part in $(CSQA_FULL); do \
+	  study=csqa-full-$$part; test $$part = sparsity && study=csqa-full; \
+	  $(MAKE) --no-print-directory repro STUDY=$$study || exit 1; \
+	  $(ACTIVATE) python -m regrow collect --out results/csqa-full/$$part || exit 1; \
+	done
+	@$(ACTIVATE) python -m regrow controls --results results/csqa-full \
+	  --controls results/csqa-full/controls.yaml --out results/csqa-full/controls.json
+	@$(ACTIVATE) python -m regrow report --results results/csqa-full \
+	  --out results/csqa-full/report.html
 
 test: .venv/installed-test
 	$(ACTIVATE) python -m pytest $(ARGS)
