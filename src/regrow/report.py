@@ -69,6 +69,11 @@ FIGURES = {
         "Risk-coverage curves: the share of errors among the most confident answers, over the "
         "share of answers given, a panel for each sparsity.",
     ),
+    "evidence/transfer": (
+        "Other tasks: accuracy, and distance to the teacher, of each model on each set.",
+        "A dot plot: accuracy and KL from the teacher on other multiple-choice tasks, a line for "
+        "each, for the teacher, the pruned model and both losses.",
+    ),
     "evidence/conformal": (
         "Conformal sets: their mean size and their coverage over the share of parameters kept.",
         "Curves over the parameters kept of the mean size and the coverage of LAC and APS "
@@ -143,6 +148,7 @@ class Results:
     headlines: Sequence[Table]
     measures: Sequence[Table]
     paired: Table
+    transfer: Sequence[Table]
     figures: Sequence[Figure]
     versions: Table
     outputs: Table
@@ -182,8 +188,11 @@ def _is_set(folder: Path) -> bool:
     return (folder / "params.yaml").is_file() or (folder / "metrics").is_dir()
 
 
-def render(results: Sequence[Results]) -> str:
-    """The page. Everything that comes from files is escaped."""
+def render(results: Sequence[Results], controls: Sequence[Table] = ()) -> str:
+    """The page. Everything that comes from files is escaped.
+
+    controls: tables that compare the sets, from `read_control_tables`.
+    """
     environment = Environment(
         loader=PackageLoader("regrow", ""),
         autoescape=True,  # by file ending, as is the default of others, `.j2` would not be
@@ -194,6 +203,7 @@ def render(results: Sequence[Results]) -> str:
     )
     return environment.get_template("report.html.j2").render(
         results=results,
+        controls=controls,
         models=", ".join(dict.fromkeys(one.model for one in results)),
         differing=differing(results),
         claims=list(dict.fromkeys(name for one in results for name in one.claims)),
@@ -234,6 +244,9 @@ def read_set(folder: Path, name: str) -> Results:
         measured = measure_tables(uncertainty, places)
     with _in_form(metrics / "evidence" / "paired.json"):
         paired = paired_table(_read_json(metrics / "evidence" / "paired.json"), places)
+    elsewhere = metrics / "evidence" / "transfer.json"
+    with _in_form(elsewhere):
+        transfer = transfer_tables(_read_json(elsewhere)) if elsewhere.exists() else []
     with _in_form(folder / "dvc.lock"):
         stages = {
             stage: recorded
@@ -262,6 +275,7 @@ def read_set(folder: Path, name: str) -> Results:
         headlines=[measured[key] for key in HEADLINES if key in measured],
         measures=[table for key, table in measured.items() if key not in HEADLINES],
         paired=paired,
+        transfer=transfer,
         figures=[
             *read_figures(folder / "plots", comparison),
             *training_figures(folder / "plots" / "training", places, params),
@@ -401,6 +415,80 @@ def paired_table(paired: Json, places: Mapping[str, Place]) -> Table:
             "true difference that such a test finds in 4 of 5 repetitions."
         ),
     )
+
+
+def transfer_tables(transfer: Json) -> list[Table]:
+    """`metrics/evidence/transfer.json`: a table a measure, a row a set and cell."""
+    changes = {"finetune_change": "CE - teacher", "distill_change": "KL - teacher"}
+    forms = {"accuracy": ("Accuracy, %", "percent"), "kl": ("KL from the teacher, nats", "number")}
+    tables = []
+    for measure, (caption, form) in forms.items():
+        first = next(iter(next(iter(transfer.values()))["sweep"].values()))[measure]
+        methods = [method for method in METHODS if method in first]
+        gaps = {key: words for key, words in changes.items() if key in first}
+        rows = [
+            [
+                Cell(f"{name} (n = {of_set['questions']:,})"),
+                *map(Cell, key.rsplit("-", 1)),
+                *(field(cell[measure][method], form) for method in methods),
+                *(
+                    field(cell[measure][gap], form, difference=True)
+                    for gap in ("difference", *gaps)
+                ),
+            ]
+            for name, of_set in transfer.items()
+            for key, cell in of_set["sweep"].items()
+        ]
+        head = ["Set", *PLACE[:2], *map(label, methods), "KL - CE", *gaps.values()]
+        tables.append(Table(f"Other tasks: {caption}", head, rows))
+    return tables
+
+
+def read_control_tables(folder: Path) -> list[Table]:
+    """`controls.json` of a folder of sets: the arms and the contrasts; none where there is none."""
+    path = folder / "controls.json"
+    if not path.exists():
+        return []
+    found = _read_json(path)
+    with _in_form(path):
+        arms = [
+            [
+                Cell(name),
+                Cell(arm["study"]),
+                Cell(f"{100 * arm['retention']:.1f} %"),
+                field(arm["accuracy"], "percent"),
+                field(arm["nll"], "choices"),
+            ]
+            for name, arm in found["arms"].items()
+        ]
+        contrasts = [
+            [
+                Cell(contrast["question"]),
+                Cell(f"{contrast['arm']} - {contrast['other']}"),
+                field(contrast["accuracy"], "percent", difference=True),
+                field(contrast["nll"], "choices", difference=True),
+                Cell(_p(contrast["p"])),
+                Cell(_p(contrast["holm_p"])),
+                Cell(contrast["verdict"]),
+            ]
+            for contrast in found["contrasts"]
+        ]
+        margin = f"{100 * found['margin']:g}"
+    return [
+        Table("Arms", ["Arm", "Set", "Parameters kept", "Accuracy, %", "NLL, nats"], arms),
+        Table(
+            "Contrasts, paired by question",
+            [
+                *("Question", "Difference", "Accuracy, points", "NLL, nats"),
+                *("p", "p, Holm", "Verdict"),
+            ],
+            contrasts,
+            note=(
+                "p: exact, two-sided; Holm: adjusted for all contrasts. Verdict on accuracy at a "
+                f"margin of {margin} points."
+            ),
+        ),
+    ]
 
 
 def field(value: Any, form: str, difference: bool = False) -> Cell:

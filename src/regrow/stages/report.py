@@ -8,7 +8,7 @@ import typer
 
 from regrow.errors import UserError
 from regrow.files import replacing
-from regrow.report import read_results, render
+from regrow.report import read_control_tables, read_results, render
 
 
 def main(
@@ -22,7 +22,7 @@ def main(
     if out.is_dir():
         raise UserError(f"{out} is a folder; give --out a file, such as report.html")
     found = read_results(results)
-    page = render(found)
+    page = render(found, read_control_tables(results))
     try:
         with replacing(out) as beside:
             beside.write_text(page, encoding="utf-8", newline="\n")
