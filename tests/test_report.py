@@ -183,7 +183,7 @@ def test_every_figure_with_an_alternative_text(page: Page) -> None:
     drawn = list((ROOT / "plots").rglob("*.svg"))
     assert len(images) == len(drawn) + 1  # and the training curves
     for stem in FIGURES:
-        assert f"plots/{stem}.svg" in page.text
+        assert (f"plots/{stem}.svg" in page.text) == (ROOT / "plots" / f"{stem}.svg").exists()
     for image in images:
         assert (image["src"] or "").startswith("data:image/svg+xml;base64,")
         assert len(image["alt"] or "") > 40
@@ -349,6 +349,38 @@ def test_several_sets_have_a_section_each(tmp_path: Path) -> None:
     text = "".join(found.parts)
     overview = text[text.index("Verdicts and estimates") : text.index("The parameters in which")]
     assert overview.count(f"alpha = 0.1{CANNOT_SAY}inconclusive") == 1
+
+
+ENDS = {"estimate": 0.123, "low": 0.1, "high": 0.15}
+
+
+def test_other_tasks_and_controls_have_tables_where_they_were_measured(
+    tmp_path: Path, page: Page
+) -> None:
+    assert "What it costs elsewhere" not in page.text
+    sets = tmp_path / "sets"
+    folder = copy(sets / "one")
+    copy(sets / "two")
+    names = ("teacher", "pruned", "finetune", "distill", "difference", "finetune_change")
+    cell = {
+        "accuracy": dict.fromkeys((*names, "distill_change"), ENDS),
+        "kl": dict.fromkeys(("pruned", "finetune", "distill", "difference"), ENDS),
+    }
+    transfer = {"piqa": {"questions": 75, "chance": 0.5, "sweep": {"0.2-600": cell}}}
+    (folder / "metrics/evidence/transfer.json").write_text(json.dumps(transfer), encoding="utf-8")
+    contrast = {"question": "Which <loss>?", "arm": "KL", "other": "CE", "p": None, "holm_p": 0.5}
+    contrast |= {"accuracy": ENDS, "nll": None, "verdict": "inconclusive"}
+    arm = {"study": "one", "runs": ["teacher"], "retention": 1.0, "accuracy": ENDS, "nll": ENDS}
+    controls = {"margin": 0.02, "arms": {"KL": arm}, "contrasts": [contrast]}
+    (sets / "controls.json").write_text(json.dumps(controls), encoding="utf-8")
+    out = tmp_path / "page.html"
+    main(sets, out)
+    found = Page(out.read_text(encoding="utf-8"))
+    links = [target[1:] for target in found.attributes("href") if target.startswith("#")]
+    assert set(links) <= set(found.attributes("id"))
+    assert {"controls", "set-1-transfer"} <= set(links) and "set-2-transfer" not in links
+    assert "piqa (n = 75)" in found.text and "+12.3 [+10.0, +15.0]" in found.text
+    assert "Which <loss>?" in found.text and "KL - CE" in found.text
 
 
 def test_what_was_not_measured_cannot_be_said(tmp_path: Path, page: Page) -> None:
