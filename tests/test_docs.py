@@ -1,9 +1,11 @@
 """README and docs: figures from committed files, links that lead somewhere, every key explained."""
 
+import ast
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,3 +57,33 @@ def test_the_readme_shows_the_committed_comparison():
     lines = [line.rstrip() for line in run.stdout.splitlines()]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "\n".join(lines).strip() in readme
+
+
+def declared(requirements):
+    return {re.split(r"[=<>]", one)[0] for one in requirements}
+
+
+def test_every_dependency_has_its_reason_and_every_import_is_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    runtime = declared(project["dependencies"])
+    text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    named = {
+        name
+        for row in re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", row)
+    }
+    assert named == runtime | declared(project["optional-dependencies"]["test"])
+    imported = {
+        module.partition(".")[0]
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for module in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    others = imported - sys.stdlib_module_names - {"regrow"}
+    assert {name.replace("ruamel", "ruamel.yaml").replace("_", "-") for name in others} <= runtime

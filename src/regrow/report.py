@@ -40,8 +40,8 @@ GIVEN = {  # what these say of some models was not measured, but follows from wh
     "recovery": {"teacher": "100", "pruned": "0"},
 }
 LIBRARIES = (
-    *("torch", "transformers", "tokenizers", "accelerate", "safetensors", "gguf", "datasets"),
-    *("numpy", "scipy", "scikit-learn", "pyarrow", "matplotlib", "pydantic", "dvc", "dvclive"),
+    *("torch", "transformers", "tokenizers", "accelerate", "safetensors", "gguf"),
+    *("numpy", "scipy", "pyarrow", "matplotlib", "pydantic", "dvc", "dvclive"),
 )
 FIGURES = {
     "accuracy": (
