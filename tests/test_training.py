@@ -5,6 +5,7 @@ import inspect
 import itertools
 import json
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -20,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from regrow import training
 from regrow.checkpoints import save_model
 from regrow.errors import UserError
 from regrow.forward import row_logits
@@ -504,7 +504,7 @@ def test_training_leaves_no_temporary_files(
     stage: str, workplace: Path, tmp_path_factory: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = tmp_path_factory.mktemp("temporary")
-    monkeypatch.setattr(training.tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     before = set(workplace.iterdir())
     assert retrain(monkeypatch, workplace, stage, "out") == 0
     assert not any(temporary.iterdir())
