@@ -1,0 +1,320 @@
+"""What pruning takes: a planted neuron is found, and the neurons that go are those of `prune`."""
+
+import csv
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from regrow.checkpoints import load_model, save_model
+from regrow.errors import UserError
+from regrow.figures import save
+from regrow.importance import (
+    Importance,
+    Layer,
+    as_json,
+    as_rows,
+    mean_activations,
+    removed_neurons,
+)
+from regrow.importance_figure import importance_figure, shown_layers
+from regrow.pruning import find_mlps
+from regrow.questions import write_questions
+from regrow.trees import Tree, build_trees
+from tiny_models import (
+    QUESTIONS,
+    plain_logits,
+    regrow,
+    sequences,
+    tiny_config,
+    tiny_model,
+    tiny_tokenizer,
+    write_params,
+)
+
+SPARSITIES = (0.25, 0.5)
+OUTPUTS = ("metrics.json", "plots/importance.csv", "plots/importance.png", "plots/importance.svg")
+
+
+def planted(layer: int, neuron: int, layers: int = 2) -> Any:
+    """A model in which one neuron of a layer has the lowest norm and the highest activation."""
+    model = tiny_model(tiny_config("llama", num_hidden_layers=layers))
+    mlp = find_mlps(model)[layer]
+    others = [number for number in range(48) if number != neuron]
+    with torch.no_grad():
+        for projection in (mlp.gate_proj, mlp.up_proj):
+            projection.weight[others] *= 0.1
+        mlp.down_proj.weight[:, others] *= 10
+        mlp.down_proj.weight[:, neuron] *= 0.1
+    return model
+
+
+def layers_of(count: int, neurons: int = 40, sparsities: tuple[float, ...] = SPARSITIES) -> Any:
+    generator = np.random.default_rng(count)
+    layers = []
+    for _ in range(count):
+        norms = generator.lognormal(2, 0.1, neurons)
+        layers.append(
+            Layer(
+                norms,
+                generator.lognormal(-2, 1, neurons),
+                removed_neurons(torch.from_numpy(norms), sparsities, 1),
+            )
+        )
+    return layers
+
+
+def importance_of(layers: Any, score: str = "l2") -> Importance:
+    return Importance(layers, list(layers[0].removed), score, questions=1, tokens=20)
+
+
+# Activations
+
+
+@pytest.mark.parametrize("batch_tokens", [200, 100_000])
+@pytest.mark.parametrize("name", ["llama with biases", "olmo2", "qwen3", "gemma2"])
+def test_mean_activations_equal_those_of_plain_sequences(name: str, batch_tokens: int) -> None:
+    # Each node of a tree once, and no padding: the biases would give padding activations too.
+    trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
+    found = mean_activations(dense(name), trees, batch_tokens)
+    for activations, expected in zip(found, plain_mean_activations(name), strict=True):
+        np.testing.assert_allclose(activations, expected, rtol=1e-6)  # Gemma's norms: float32
+
+
+@cache
+def dense(name: str) -> Any:
+    """A model in double precision; do not change it."""
+    return tiny_model(tiny_config(name), torch.float64)
+
+
+@cache
+def plain_mean_activations(name: str) -> list[Any]:
+    caught: list[torch.Tensor] = []
+    handles = [
+        mlp.down_proj.register_forward_pre_hook(lambda _, given: caught.append(given[0][0]))
+        for mlp in find_mlps(dense(name))
+    ]
+    sums = [np.zeros(48) for _ in handles]
+    tokens = 0
+    for question in QUESTIONS:
+        shared, wholes = sequences(tiny_tokenizer(), question, "cloze")
+        for number, whole in enumerate(wholes):
+            caught.clear()
+            plain_logits(dense(name), whole)
+            first = 0 if number == 0 else shared
+            tokens += len(whole) - 1 - first
+            for layer, activations in enumerate(caught):
+                sums[layer] += activations[first : len(whole) - 1].abs().sum(0).numpy()
+    for handle in handles:
+        handle.remove()
+    return [total / tokens for total in sums]
+
+
+def test_no_hook_is_left_behind() -> None:
+    mean_activations(dense("olmo2"), [Tree((1, 2), ((3,),))])
+    for mlp in find_mlps(dense("olmo2")):
+        assert not mlp.down_proj._forward_pre_hooks
+
+
+def test_activations_that_overflow_are_named_with_their_layer_and_dtype() -> None:
+    model = tiny_model(tiny_config("llama"), torch.float16)
+    with torch.no_grad():
+        find_mlps(model)[1].gate_proj.weight.fill_(6e4)
+    with pytest.raises(UserError, match=r"layer 1 are not finite in torch\.float16; set compute"):
+        mean_activations(model, [Tree((1, 2), ((3,),))])
+
+
+# Numbers
+
+
+def test_numbers_of_a_layer_by_hand() -> None:
+    layer = Layer(
+        np.array([3.0, 1.0, 2.0, 4.0]),
+        np.array([1.0, 6.0, 1.0, 2.0]),
+        {0.25: np.array([False, True, False, False]), 0.5: np.array([False, True, True, False])},
+    )
+    assert (layer.lowest, layer.most_active) == (1, 1)
+    assert [layer.activation_rank(neuron) for neuron in range(4)] == [3, 1, 3, 2]
+    assert [layer.norm_rank(neuron) for neuron in range(4)] == [3, 1, 2, 4]
+    assert layer.over_median(1) == 4.0
+    assert layer.activation_removed(0.25) == 0.6
+    assert layer.activation_removed(0.5) == 0.7
+    assert layer.spearman == pytest.approx(spearmanr([3, 1, 2, 4], [1, 6, 1, 2]).statistic)
+
+
+def test_what_cannot_be_had_is_none_in_every_output() -> None:
+    dead = Layer(np.ones(4), np.zeros(4), removed_neurons(torch.ones(4), SPARSITIES, 1))
+    alive = Layer(np.arange(1.0, 5), np.arange(1.0, 5), dead.removed)
+    found = importance_of([dead, alive])
+    assert dead.spearman is dead.over_median(0) is dead.activation_removed(0.5) is None
+    numbers = as_json(found)
+    assert numbers["layer_0.spearman"] is numbers["layer_0.activation_removed_at_0.5"] is None
+    assert numbers["activation_removed_at_0.5"] == numbers["layer_1.activation_removed_at_0.5"]
+    assert as_json(importance_of([dead]))["activation_removed_at_0.5"] is None
+    assert as_rows(found)[0]["spearman"] is None
+
+
+def test_shares_grow_with_sparsity_and_with_what_is_kept_sum_to_one() -> None:
+    sparsities = (0.1, 0.5, 0.9)
+    for layer in layers_of(3, sparsities=sparsities):
+        shares = [layer.activation_removed(sparsity) for sparsity in sparsities]
+        assert 0 < shares[0] < shares[1] < shares[2] < 1
+        for share, sparsity in zip(shares, sparsities, strict=True):
+            kept = layer.activations[~layer.removed[sparsity]].sum() / layer.activations.sum()
+            assert share + kept == pytest.approx(1, rel=1e-12)
+            assert layer.removed[sparsity].mean() == sparsity
+
+
+# The stage
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A folder with params.yaml, questions.jsonl and a model folder `teacher`."""
+    write_params(tmp_path)
+    write_questions(tmp_path / "questions.jsonl", QUESTIONS)
+    save_model(planted(0, 17), tiny_tokenizer(), tmp_path / "teacher")
+    return tmp_path
+
+
+def measure(monkeypatch: pytest.MonkeyPatch, folder: Path, out: str = ".") -> dict[str, Any]:
+    outputs = ("--metrics", f"{out}/metrics.json", "--plots", f"{out}/plots")
+    inputs = ("--teacher", "teacher", "--questions", "questions.jsonl")
+    assert regrow(monkeypatch, folder, "importance", *inputs, *outputs) == 0
+    numbers: dict[str, Any] = json.loads((folder / out / "metrics.json").read_text("utf-8"))
+    return numbers
+
+
+def test_a_planted_neuron_is_found(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = measure(monkeypatch, workplace)
+    assert numbers["layer_0.lowest_neuron"] == 17
+    assert numbers["layer_0.lowest_activation_rank"] == 1
+    assert numbers["layer_0.lowest_activation_over_median"] > 10
+    assert numbers["layer_1.lowest_activation_rank"] > 1
+    assert numbers["score"] == "l2"
+    assert (numbers["layers"], numbers["neurons"]) == (2, 48)
+    trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
+    assert numbers["questions"] == len(QUESTIONS)
+    assert numbers["tokens"] == sum(tree.nodes for tree in trees)
+    with (workplace / "plots" / "importance.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows] == ["0", "1"]
+    assert (rows[0]["lowest_neuron"], rows[0]["lowest_activation_rank"]) == ("17", "1")
+    assert (rows[0]["most_active_neuron"], rows[0]["most_active_norm_rank"]) == ("17", "1")
+    quantiles = [float(rows[0][f"l2_{name}"]) for name in ("min", "q05", "median", "q95", "max")]
+    assert quantiles == sorted(quantiles)
+    for sparsity in SPARSITIES:
+        shares = [numbers[f"layer_{layer}.activation_removed_at_{sparsity}"] for layer in (0, 1)]
+        assert [float(row[f"activation_removed_at_{sparsity}"]) for row in rows] == shares
+        mean = numbers[f"activation_removed_at_{sparsity}"]
+        assert mean == pytest.approx(sum(shares) / 2, rel=1e-5)
+        assert numbers[f"neurons_removed_at_{sparsity}"] == sparsity
+
+
+@pytest.mark.parametrize("score", ["l2", "random", "activation"])
+def test_the_neurons_that_go_are_those_that_prune_removes(
+    score: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(workplace, prune={"score": score, "seed": 5, "multiple_of": 8})
+    seen: list[Importance] = []
+
+    def draw(found: Importance) -> Any:
+        seen.append(found)
+        return importance_figure(found)
+
+    monkeypatch.setattr("regrow.stages.importance.importance_figure", draw)
+    measure(monkeypatch, workplace)
+    dense = load_model(workplace / "teacher", "float32", "cpu")
+    for sparsity in SPARSITIES:
+        arguments = ("--teacher", "teacher", "--sparsity", sparsity, "--out", "pruned")
+        questions = ("--questions", "questions.jsonl")
+        assert regrow(monkeypatch, workplace, "prune", *arguments, *questions) == 0
+        smaller = load_model(workplace / "pruned", "float32", "cpu")
+        for layer, old, new in zip(
+            seen[0].layers, find_mlps(dense), find_mlps(smaller), strict=True
+        ):
+            kept = torch.from_numpy(~layer.removed[sparsity])
+            assert torch.equal(new.gate_proj.weight, old.gate_proj.weight[kept])
+            assert torch.equal(new.down_proj.weight, old.down_proj.weight[:, kept])
+
+
+def test_two_runs_write_the_same_bytes(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure(monkeypatch, workplace, "one")
+    with matplotlib.rc_context({"font.size": 20, "savefig.dpi": 50, "axes.grid": True}):
+        measure(monkeypatch, workplace, "two")
+    for name in OUTPUTS:
+        one, two = (workplace / out / name for out in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+        assert one.stat().st_size > 500
+
+
+@pytest.mark.parametrize(("architecture", "dtype"), [("gemma2", "bfloat16"), ("olmo2", "float16")])
+def test_another_architecture_and_a_single_layer_in_half_precision(
+    architecture: str, dtype: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(workplace, compute={"dtype": dtype})
+    model = tiny_model(tiny_config(architecture, num_hidden_layers=1, layer_types=None))
+    save_model(model, tiny_tokenizer(), workplace / "teacher")
+    numbers = measure(monkeypatch, workplace)
+    assert numbers["layers"] == 1
+    assert all(value is not None for value in numbers.values())
+    assert all(math.isfinite(value) for value in numbers.values() if not isinstance(value, str))
+
+
+def test_many_questions_are_cut_to_a_stated_number(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regrow.stages.importance.QUESTIONS", 3)
+    assert measure(monkeypatch, workplace)["questions"] == 3
+
+
+# The figure
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("count", "sparsities", "score"),
+    [
+        (1, (0.25,), "l2"),
+        (2, (0.25, 0.5), "activation"),
+        (80, (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "random"),
+    ],
+)
+def test_any_number_of_layers_and_sparsities_draws_without_a_warning(
+    tmp_path: Path, count: int, sparsities: tuple[float, ...], score: str
+) -> None:
+    found = importance_of(layers_of(count, sparsities=sparsities), score)
+    for path in save(importance_figure(found), tmp_path / "importance"):
+        assert path.stat().st_size > 10_000
+
+
+@pytest.mark.filterwarnings("error")
+def test_layers_with_nothing_in_them_draw_without_a_warning(tmp_path: Path) -> None:
+    nothing = removed_neurons(torch.ones(4), (0.01,), 4)  # rounded to none
+    dead = Layer(np.zeros(4), np.zeros(4), nothing)
+    one = Layer(np.ones(1), np.ones(1), removed_neurons(torch.ones(1), (0.5,), 1))
+    for name, layer in (("dead", dead), ("one", one)):
+        save(importance_figure(importance_of([layer])), tmp_path / name)
+
+
+def test_the_layers_drawn_are_the_first_the_outlier_and_the_median() -> None:
+    gone = {0.25: np.array([True, False, False, False])}
+
+    def layer(lowest: float) -> Layer:
+        return Layer(np.arange(1.0, 5), np.array([lowest, 1.0, 1.0, 1.0]), gone)
+
+    found = importance_of([layer(3), layer(2), layer(9), layer(4), layer(1)])
+    assert shown_layers(found) == {
+        0: ": first, median",
+        2: ": largest outlier",
+    }
+    found = importance_of([layer(9), layer(2), layer(3)])
+    assert list(shown_layers(found)) == [0, 2]
+    assert shown_layers(importance_of([layer(1)])) == {0: ""}
