@@ -69,6 +69,13 @@ FIGURES = {
         "Risk-coverage curves: the share of errors among the most confident answers, over the "
         "share of answers given, a panel for each sparsity.",
     ),
+    "importance": (
+        "What pruning takes: weight norms by layer, the removed neurons' share of the activation, "
+        "and three layers neuron by neuron.",
+        "Weight norms of every layer with the range that is removed; below, the share of each "
+        "layer's activation that goes; below, activation over weight norm in three layers, where "
+        "the neuron of the lowest norm is among the most active of the first.",
+    ),
     "evidence/transfer": (
         "Other tasks: accuracy, and distance to the teacher, of each model on each set.",
         "A dot plot: accuracy and KL from the teacher on other multiple-choice tasks, a line for "
