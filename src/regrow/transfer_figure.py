@@ -74,7 +74,7 @@ def _figure(rows: Sequence[Row], confidence: float) -> Figure:
     figure.text(
         0.02,
         0.08 / height,
-        f"Sparsity {sparsity:g}, students trained on {size:,.0f} CommonsenseQA questions. "
+        f"Sparsity {sparsity:g}, students trained on {size:,.0f} questions. "
         f"{100 * confidence:g} % bootstrap\nintervals over questions and, if several, seeds.",
         va="bottom",
         fontsize=7.5,
