@@ -2,6 +2,7 @@
 # make repro STUDY=x    put studies/x.yaml in place as params.yaml first
 # make report           the results that lie here as one page, report.html; with STUDY=x, made first
 # make csqa-full        every study of studies/csqa-full*.yaml, its results kept in results/csqa-full
+# make bench            the benchmarks, in a .venv-bench of their own, after `make repro`
 # make test             the tests; make test-slow: those that need the real model or minutes
 # make lint             formatting, style and types
 #
@@ -15,7 +16,7 @@ STUDY ?=
 # The stages' commands say `python`; this makes it the one in .venv.
 ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
-.PHONY: repro report csqa-full test test-slow lint study
+.PHONY: repro report csqa-full bench test test-slow lint study
 .DELETE_ON_ERROR:
 
 repro: study .venv/installed
@@ -41,6 +42,16 @@ csqa-full:
 	  --controls results/csqa-full/controls.yaml --out results/csqa-full/controls.json
 	@$(ACTIVATE) python -m regrow report --results results/csqa-full \
 	  --out results/csqa-full/report.html
+
+bench: .venv-bench/installed
+	@PATH="$$PWD/.venv-bench/bin:$$PATH" python -m benchmarks.run $(ARGS)
+
+.venv-bench/installed: constraints.txt benchmarks/constraints.txt pyproject.toml
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@cat constraints.txt benchmarks/constraints.txt pyproject.toml | cmp -s - $@ \
+	  || .venv-bench/bin/python -m pip install --constraint constraints.txt \
+	    --constraint benchmarks/constraints.txt --editable '.[bench]'
+	@cat constraints.txt benchmarks/constraints.txt pyproject.toml > $@
 
 test: .venv/installed-test
 	$(ACTIVATE) python -m pytest $(ARGS)

@@ -1,0 +1,1 @@
+"""What the stages take on this machine, beside other tools and the machine's own ceilings."""

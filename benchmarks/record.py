@@ -1,0 +1,148 @@
+"""The teacher's record: how small it is, and what its buckets change about the loss."""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import Bench
+from benchmarks.contest import NotMeasuredError
+from benchmarks.results import Measure, Row, Target
+from benchmarks.worker import Prepared
+
+GROUP = "record"
+COMPARED = 32  # questions whose whole distributions are recorded too, 5 MB each
+FLOAT = 4  # bytes
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """Bytes a question, and how far the loss and its gradient are from those of whole logits."""
+    sizes = sorted(bench.params.sweep.sparsity)
+    students = {
+        f"pruned {sparsity}": str(bench.pruned(sparsity)) for sparsity in {sizes[0], sizes[-1]}
+    }
+    for path in sorted((bench.root / "models" / "distilled").glob(f"{sizes[0]}-*"))[:1]:
+        students[f"distilled {sizes[0]}"] = str(path)
+    files = bench.take("train", min(bench.questions, COMPARED))
+    settings = bench.settings(teacher=bench.teacher, students=students, questions=files.questions)
+    names = ("teacher record: bytes a question", "teacher record: error of the KL")
+    try:
+        found = bench.once("benchmarks.record:compare", settings)
+    except NotMeasuredError as fault:
+        for name in names:
+            yield Row(group=GROUP, name=name, not_measured=str(fault))
+        return
+    shared = {"questions": files.count, "top_k": found["top_k"]}
+    yield Row(
+        group=GROUP,
+        name=names[0],
+        ours=Measure(what="regrow", unit="bytes/question", values=[found["bytes"]]),
+        against=Measure(
+            what="whole fp32 logits", unit="bytes/question", values=[found["whole_bytes"]]
+        ),
+        ratio="against / ours",
+        target=Target.least(50, ">= 50x smaller"),
+        notes=shared | {"measured_bytes_of_a_whole_record": found["whole_record_bytes"]},
+    )
+    worst = max(found["students"], key=lambda name: found["students"][name]["error"])
+    yield Row(
+        group=GROUP,
+        name=names[1],
+        ours=Measure(
+            what=f"regrow, {worst}", unit="nats", values=[found["students"][worst]["error"]]
+        ),
+        target=Target.most(1e-3, "<= 1e-3 nats"),
+        notes=shared
+        | {
+            f"{name}: {key}": value
+            for name, values in found["students"].items()
+            for key, value in values.items()
+        },
+    )
+
+
+def compare(settings: dict[str, Any]) -> Prepared:
+    """Make both records and compare what they give."""
+    from regrow.checkpoints import load_model, load_tokenizer
+    from regrow.params import Params
+    from regrow.questions import read_questions
+    from regrow.resume import Unfinished
+    from regrow.runtime import fix_runtime
+    from regrow.teacher_logits import Record, record
+    from regrow.trees import build_trees
+
+    params = Params.model_validate(settings["params"])
+    fix_runtime(params.compute, 0)
+    load = (params.compute.dtype, params.compute.device)
+    logits = params.teacher_logits
+    teacher = load_model(Path(settings["teacher"]), *load)
+    asked = read_questions(Path(settings["questions"]))
+    trees = build_trees(load_tokenizer(Path(settings["teacher"])), asked, params.prompt.format)
+    ids = [question.id for question in asked]
+    folder = Path(settings["scratch"]) / "records"
+    (folder / "state").mkdir(parents=True)
+    for name, top_k in (("kept", logits.top_k), ("whole", None)):
+        record(
+            teacher, ids, trees, logits.positions, top_k, logits.temperatures, folder / name,
+            Unfinished(folder / "state", math.inf),
+        )  # fmt: skip
+    kept, whole = Record(folder / "kept"), Record(folder / "whole")
+    students = {
+        name: _errors(load_model(Path(path), *load), ids, trees, kept, whole, params)
+        for name, path in settings["students"].items()
+    }
+    layout = kept.layout
+    facts = {
+        "top_k": layout.top_k or layout.vocabulary,
+        "bytes": _bytes(folder / "kept") / len(ids),
+        "whole_bytes": layout.rows * layout.vocabulary * FLOAT / len(ids),
+        "whole_record_bytes": _bytes(folder / "whole") / len(ids),
+        "students": students,
+    }
+    return facts, dict
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _errors(
+    student: Any, ids: Sequence[str], trees: Sequence[Any], kept: Any, whole: Any, params: Any
+) -> dict[str, float]:
+    """The KL a position against whole logits, the error of the record, and of its gradient.
+
+    The error is the mean over positions of how far the record's KL lies below; `largest` is that
+    of the worst question.
+    """
+    import torch
+
+    from regrow.forward import row_logits
+    from regrow.objectives import kl_divergence
+    from regrow.trees import flat_rows, pack
+
+    temperature, positions = params.distill.temperature, params.teacher_logits.positions
+    full = gap = furthest = square = square_error = 0.0
+    count = 0
+    for identity, tree in zip(ids, trees, strict=True):
+        batch = pack([tree])
+        picked = flat_rows(batch, [tree], positions)
+        with torch.no_grad():
+            logits = row_logits(student, batch, picked).float()
+        losses, gradients = [], []
+        for source in (whole, kept):
+            free = logits.clone().requires_grad_()
+            loss = kl_divergence(free, source.targets([identity], temperature))
+            losses.append(float(loss.detach()))
+            gradients.append(torch.autograd.grad(loss, free)[0])
+        full += losses[0]
+        gap += abs(losses[0] - losses[1])
+        furthest = max(furthest, abs(losses[0] - losses[1]) / len(picked))
+        square += float(gradients[0].square().sum())
+        square_error += float((gradients[0] - gradients[1]).square().sum())
+        count += len(picked)
+    return {
+        "kl": full / count,
+        "error": gap / count,
+        "largest_error_of_a_question": furthest,
+        "relative_error_of_the_gradient": (square_error / square) ** 0.5,
+    }

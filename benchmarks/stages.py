@@ -1,0 +1,73 @@
+"""The stages' commands, on files of the benchmark."""
+
+from pathlib import Path
+
+from benchmarks.common import Bench
+
+Command = list[str | Path]
+
+
+def questions(out: Path) -> Command:
+    """The stage `questions`."""
+    return ["questions", "--questions", out / "questions", "--labels", out / "labels"]
+
+
+def teacher_logits(teacher: Path, asked: Path, out: Path) -> Command:
+    """The stage `teacher_logits`."""
+    return [
+        "teacher_logits", "--teacher", teacher, "--questions", asked,
+        "--out", out, "--choices", out.with_suffix(".jsonl"),
+    ]  # fmt: skip
+
+
+def finetune(bench: Bench, sparsity: float, asked: Path, labels: Path, count: int) -> Command:
+    """The stage `finetune`."""
+    return [
+        "finetune", "--pruned", bench.pruned(sparsity), "--questions", asked,
+        "--labels", labels, "--train-size", str(count), "--seed", "0",
+        "--out", bench.scratch / "finetuned", "--log", bench.scratch / "log",
+    ]  # fmt: skip
+
+
+def distill(bench: Bench, sparsity: float, record: Path, asked: Path, count: int) -> Command:
+    """The stage `distill`."""
+    return [
+        "distill", "--pruned", bench.pruned(sparsity), "--questions", asked,
+        "--teacher-logits", record, "--train-size", str(count), "--seed", "0",
+        "--out", bench.scratch / "distilled", "--log", bench.scratch / "log",
+    ]  # fmt: skip
+
+
+def evaluate(bench: Bench, count: int) -> Command:
+    """The stage `evaluate`, on `count` of the train questions; one of them is for calibration."""
+    folder = bench.scratch / f"evaluated-{count}"
+    files = bench.take("train", count)
+    for kind, source in (("questions", files.questions), ("labels", files.labels)):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+        for split, part in (("calibration", lines[:1]), ("test", lines[1:])):
+            (folder / kind / f"{split}.jsonl").write_text("".join(part), encoding="utf-8")
+    (folder / "transfer").mkdir(exist_ok=True)
+    return [
+        "evaluate", "--model", bench.teacher, "--questions", folder / "questions",
+        "--labels", folder / "labels", "--transfer", folder / "transfer",
+        "--predictions", folder / "predictions.parquet", "--metrics", folder / "metrics.json",
+    ]  # fmt: skip
+
+
+def compare(bench: Bench, predictions: Path) -> Command:
+    """The stage `compare`."""
+    out = bench.scratch / "compared"
+    return [
+        "compare", "--predictions", predictions, "--metrics", out / "comparison.json",
+        "--plots", out / "plots",
+    ]  # fmt: skip
+
+
+def evidence(bench: Bench, predictions: Path) -> Command:
+    """The stage `evidence`."""
+    out = bench.scratch / "evidence"
+    return [
+        "evidence", "--predictions", predictions, "--claims", out / "claims.json",
+        "--metrics", out / "metrics", "--plots", out / "plots",
+    ]  # fmt: skip
