@@ -19,7 +19,7 @@ NAME = "fp32 matrix product"
 
 def rows(bench: Bench) -> Iterator[Row]:
     """The rate of each product, and of reading, copying and adding in memory."""
-    settings = bench.settings(model=bench.teacher, tiny=bench.questions < 32)
+    settings = bench.settings(model=bench.teacher, tiny=bench.tiny)
     outcome = bench.contest({"ceilings": Entry("benchmarks.ceilings:everything", settings)})[
         "ceilings"
     ]
@@ -37,7 +37,7 @@ def rows(bench: Bench) -> Iterator[Row]:
 
 def entry(bench: Bench) -> Entry:
     """A contestant that gives the ceiling of a contest: the fastest product, in the same rounds."""
-    settings = bench.settings(model=bench.teacher, tiny=bench.questions < 32)
+    settings = bench.settings(model=bench.teacher, tiny=bench.tiny)
     return Entry("benchmarks.ceilings:fastest", settings)
 
 

@@ -15,6 +15,7 @@ from regrow.errors import UserError
 from regrow.params import Params, read_params
 
 GIBI = 2**30
+FEW = 32  # fewer questions than that only try everything out, and on small matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,11 @@ class Bench:
     def teacher(self) -> Path:
         """The teacher's folder."""
         return self.root / "models" / "teacher"
+
+    @property
+    def tiny(self) -> bool:
+        """Whether everything is only tried out."""
+        return self.questions < FEW
 
     def pruned(self, sparsity: float) -> Path:
         """A pruned model's folder."""
@@ -172,9 +178,14 @@ def reproduced(root: Path) -> Params:
     """The parameters of the study in `root`.
 
     Raises:
-        UserError: what the benchmarks read is not there.
+        UserError: what the benchmarks read is not there, or was not made on a processor.
     """
     params = read_params(root / "params.yaml")
+    if params.compute.device != "cpu":
+        raise UserError(
+            f"compute.device is {params.compute.device}, but the benchmarks measure a processor; "
+            "set it to cpu and run `make repro` first"
+        )
     models = ["teacher", *(f"pruned/{sparsity}" for sparsity in params.sweep.sparsity)]
     wanted = [f"models/{name}/model.safetensors" for name in models]
     wanted += [

@@ -18,7 +18,7 @@ PROMPTS, LENGTH = 4, 512  # a prefill of 2,048 tokens
 
 def rows(bench: Bench) -> Iterator[Row]:
     """Prefill tokens a second of models without 25, 50 and 75 % of their neurons."""
-    settings = bench.settings(model=bench.teacher, tiny=bench.questions < 32)
+    settings = bench.settings(model=bench.teacher, tiny=bench.tiny)
     outcomes = bench.contest(
         {"ours": Entry("benchmarks.pruned:prefill", settings), "ceiling": ceilings.entry(bench)}
     )

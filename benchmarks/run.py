@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from benchmarks import ceilings, evaluate, growth, pruned, record, startup, training
-from benchmarks.common import Bench, reproduced
+from benchmarks.common import FEW, Bench, reproduced
 from benchmarks.contest import NotMeasuredError
 from benchmarks.machine import machine, versions
 from benchmarks.results import Results, Row, read_results, write_results
@@ -75,6 +75,8 @@ def measure(root: Path, only: list[str], repeats: int, questions: int, out: Path
     kept = _others(out, results, only)
     if float(results.machine["load_at_start"]) > BUSY:
         _say("This machine is busy with other work: the numbers will be off.")
+    if questions < FEW:
+        _say("So few questions show that everything runs; the numbers say nothing.")
     found: dict[str, list[Row]] = {row.group: [] for row in kept}
     for row in kept:
         found[row.group].append(row)
