@@ -11,6 +11,7 @@ import argparse
 import ast
 import importlib.metadata
 import json
+import math
 import os
 import random
 import re
@@ -117,12 +118,12 @@ def main() -> None:
         modules = [prepared(name, values, scratch / name) for name, values in chosen.items()]
         population = choose(modules, asked.sample, settings["seed"])
         with (
-            preloaded(scratch / "socket", settings["timeout"]) as environment,
+            preloaded(scratch / "socket") as environment,
             ThreadPoolExecutor(asked.jobs) as pool,
         ):
             # The longest first, so that the processors end together.
             order = sorted(modules, key=lambda module: -population[module.name])
-            list(pool.map(lambda module: run(module, settings["timeout"], environment), order))
+            list(pool.map(lambda module: run(module, settings["patience"], environment), order))
         mutants = [mutant for module in modules for mutant in results(module)]
     equivalent = yaml.safe_load((HERE / "equivalent.yaml").read_text(encoding="utf-8"))
     found = figures(mutants, population, equivalent)
@@ -225,7 +226,7 @@ def cosmic_ray(module: Module, what: str, environment: Any) -> None:
 
 
 @contextmanager
-def preloaded(address: Path, timeout: int) -> Iterator[dict[str, str]]:
+def preloaded(address: Path) -> Iterator[dict[str, str]]:
     """The environment in which tests run in forks of a process that has torch loaded."""
     environment = {
         **os.environ,
@@ -234,8 +235,6 @@ def preloaded(address: Path, timeout: int) -> Iterator[dict[str, str]]:
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "PRELOADED_PYTHON": str(address),
-        # cosmic-ray ends the process that waits for the tests, and not the fork that runs them.
-        "PRELOADED_SECONDS": str(timeout + 5),
     }
     command = [sys.executable, str(PRELOADED), "--serve", str(address), *LOADED]
     server = subprocess.Popen(command, env=environment)
@@ -250,16 +249,20 @@ def preloaded(address: Path, timeout: int) -> Iterator[dict[str, str]]:
         server.wait()
 
 
-def run(module: Module, timeout: int, environment: dict[str, str]) -> None:
+def run(module: Module, patience: int, environment: dict[str, str]) -> None:
     """Run a module's mutants; its tests must pass on the unchanged code, before and after."""
+    timeout = max(30, math.ceil(patience * unchanged(module, environment)))
     write_config(module, timeout)
-    check_unchanged(module, environment)
-    cosmic_ray(module, "exec", environment)
-    check_unchanged(module, environment)
+    # cosmic-ray ends the process that waits for the tests, and not the fork that runs them.
+    cosmic_ray(module, "exec", environment | {"PRELOADED_SECONDS": str(timeout + 5)})
+    unchanged(module, environment)
 
 
-def check_unchanged(module: Module, environment: dict[str, str]) -> None:
-    """End everything where the tests fail without a mutant: they would kill all of them."""
+def unchanged(module: Module, environment: dict[str, str]) -> float:
+    """How long the module's tests take without a mutant.
+
+    Ends everything where they fail then: they would kill every mutant.
+    """
     started = time.monotonic()
     done = subprocess.run(
         shlex.split(module.command),
@@ -271,7 +274,9 @@ def check_unchanged(module: Module, environment: dict[str, str]) -> None:
     )
     if done.returncode:
         sys.exit(f"mutation: the tests of {module.name} fail as it is:\n{done.stdout}{done.stderr}")
-    print(f"{module.name}: {time.monotonic() - started:.1f} s unchanged", file=sys.stderr)
+    seconds = time.monotonic() - started
+    print(f"{module.name}: {seconds:.1f} s unchanged", file=sys.stderr)
+    return seconds
 
 
 def results(module: Module) -> list[Mutant]:
