@@ -1,5 +1,6 @@
 # make repro            install what is missing, reproduce the study in params.yaml, print its table
 # make repro STUDY=x    put studies/x.yaml in place as params.yaml first
+# make doctor           whether a run on this machine gives the bytes of the results that lie here
 # make report           the results that lie here as one page, report.html; with STUDY=x, made first
 # make csqa-full        every study of studies/csqa-full*.yaml, its results kept in results/csqa-full
 # make bench            the benchmarks, in a .venv-bench of their own, after `make repro`
@@ -19,14 +20,19 @@ STUDY ?=
 # The stages' commands say `python`; this makes it the one in .venv.
 ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
-.PHONY: repro report csqa-full bench test test-slow coverage mutation audit lint study
+.PHONY: repro doctor report csqa-full bench test test-slow coverage mutation audit lint study
 .DELETE_ON_ERROR:
 
 repro: study .venv/installed
 	@$(ACTIVATE) python -m regrow check
 	@$(ACTIVATE) python -m dvc repro
+	@git diff --quiet HEAD -- dvc.lock 2> /dev/null || test environment.json -nt dvc.lock \
+	  || $(ACTIVATE) python -m regrow doctor --record environment.json
 	@$(ACTIVATE) python -m regrow show --metrics metrics/comparison.json \
 	  --claims metrics/claims.json --plots plots
+
+doctor: .venv/installed
+	@$(ACTIVATE) python -m regrow doctor
 
 # Without STUDY nothing is run: the page is of the results that are there.
 report: $(if $(STUDY),repro,.venv/installed)

@@ -8,6 +8,7 @@ from regrow.params import read_params
 def test_results_are_those_of_the_sweep_alone(study) -> None:
     study.set(sweep__sparsity=[0.5])
     study.repro()
+    study.run("python", "-m", "regrow", "doctor", "--record", "environment.json", PYTHONPATH="src")
     done = study.run("python", "-m", "regrow", "collect", "--out", "results/mine", PYTHONPATH="src")
     assert not done.stdout
     kept = study.root / "results" / "mine"

@@ -13,6 +13,7 @@ from regrow.errors import UserError
 from regrow.files import replacing
 from regrow.params import Sweep, read_params
 
+ENVIRONMENT = Path("environment.json")
 WHOLE = ("metrics/comparison.json", "metrics/claims.json", "metrics/evidence")
 
 
@@ -25,6 +26,7 @@ def main(
         beside.mkdir()
         shutil.copyfile("params.yaml", beside / "params.yaml")
         _copy_lock(Path("dvc.lock"), beside / "dvc.lock", params.sweep)
+        _copy(ENVIRONMENT, beside / ENVIRONMENT, f"regrow doctor --record {ENVIRONMENT}")
         for path in _results(params.sweep):
             _copy(path, beside / path)
         for name in run_names(params.sweep):
@@ -42,9 +44,9 @@ def _results(sweep: Sweep) -> Iterator[Path]:
             yield Path("plots/training") / name
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, made_by: str = "dvc repro") -> None:
     if not source.exists():
-        raise UserError(f"{source} does not exist; run `dvc repro` first")
+        raise UserError(f"{source} does not exist; run `python -m {made_by}` first")
     target.parent.mkdir(parents=True, exist_ok=True)
     # The content alone, not the read-only mode of a file in DVC's cache.
     if source.is_dir():

@@ -1,0 +1,100 @@
+"""What a run's bytes hang on: printed, recorded, and compared with the committed results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regrow.environment import compare, describe, read
+from regrow.errors import UserError
+from regrow.params import Compute
+from regrow.stages.doctor import verdict
+from tiny_models import regrow, write_params
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide, without colour."""
+    monkeypatch.setenv("COLUMNS", "400")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def record(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    write_params(folder)
+    arguments = ("doctor", "--record", "environment.json")
+    assert regrow(monkeypatch, folder, *arguments) == 0
+
+
+def test_the_machine_that_made_the_results_gives_their_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(monkeypatch, tmp_path)
+    assert capsys.readouterr().out == ""
+    assert regrow(monkeypatch, tmp_path, "doctor") == 0
+    printed = capsys.readouterr().out
+    assert "gives the very bytes of these results" in printed
+    assert "differs" not in printed
+    for fixed in ("threads", "vector instructions", "torch", "sweep.seed [0]"):
+        assert fixed in printed
+
+
+@pytest.mark.parametrize("name", ["vector instructions", "threads", "torch", "processor"])
+def test_what_other_bytes_come_from_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(monkeypatch, tmp_path)
+    described = read(tmp_path / "environment.json")
+    (tmp_path / "environment.json").write_text(json.dumps({**described, name: "other"}), "utf-8")
+    assert regrow(monkeypatch, tmp_path, "doctor") == 0
+    printed = capsys.readouterr().out
+    assert f"Other bytes are to be expected, for these differ: {name}." in printed
+    assert "other" in printed
+
+
+def test_a_variable_that_changes_the_arithmetic_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = describe(Compute())
+    monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2")
+    (found,) = compare(describe(Compute()), before)
+    assert (found.name, found.here, found.there) == ("MKL_ENABLE_INSTRUCTIONS", "AVX2", "not set")
+    assert not found.harmless
+
+
+def test_another_python_is_harmless(tmp_path: Path) -> None:
+    here = describe(Compute())
+    differences = compare(here, {**here, "Python": "3.99"})
+    assert [found.harmless for found in differences] == [True]
+    assert "very bytes" in verdict(differences, tmp_path / "none.json")
+
+
+def test_the_tolerance_is_the_one_measured(tmp_path: Path) -> None:
+    measured: dict[str, Any] = {
+        "questions": 123,
+        "settings": {"few instructions": {}},
+        "largest": {"teacher": 0.25, "retrained": 1.75, "difference": 2.5},
+    }
+    path = tmp_path / "portability.json"
+    path.write_text(json.dumps(measured), encoding="utf-8")
+    here = describe(Compute())
+    said = verdict(compare(here, {**here, "threads": "9"}), path)
+    for part in ("123 test questions (few instructions)", "0.2 points", "1.8", "2.5"):
+        assert part in said
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"torch": 2}', "{"])
+def test_a_record_that_says_nothing_is_one_sentence(text: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "environment.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="doctor --record"):
+        read(path)
+
+
+def test_the_committed_results_were_made_with_the_pinned_versions() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    described = read(ROOT / "environment.json")
+    for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow"):
+        assert described[name].partition("+")[0] == pinned[name]
