@@ -58,6 +58,8 @@ MODELS = {
     "gemma2": ("gemma2", {}),
 }
 TEXT = tuple(range(5, 45))
+FIRST_DRAWS = [0.43696838798137627, 0.7195244599181387, 0.2248150263166896]
+"""Random importance of the first neurons of layer 1 at seed 3."""
 
 
 @cache
@@ -202,6 +204,12 @@ def test_random_importance_is_seeded_and_each_layer_and_seed_its_own_stream() ->
     assert correlations.abs().max() < 0.5
 
 
+def test_random_importance_is_a_stream_of_its_own_and_stays_what_it_was() -> None:
+    # A study with random scores is only the same study while the same neurons go.
+    mlp = find_mlps(dense("llama"))[0]
+    assert random_importance(mlp, 3, 1)[:3].tolist() == FIRST_DRAWS
+
+
 def test_random_importance_draws_nothing_from_global_generators() -> None:
     mlp = find_mlps(dense("llama"))[0]
     torch.manual_seed(1)
@@ -251,10 +259,11 @@ def activations_of(model: Any, tokens: Sequence[int]) -> list[torch.Tensor]:
     return caught
 
 
-def test_activation_norms_leave_no_hook_behind() -> None:
-    record_activation_norms(dense("llama"), [Tree((1, 2), ((3,),))])
-    for mlp in find_mlps(dense("llama")):
+def test_activation_norms_leave_no_hook_and_no_graph_behind() -> None:
+    found = record_activation_norms(dense("llama"), [Tree((1, 2), ((3,),))])
+    for mlp, norms in zip(find_mlps(dense("llama")), found, strict=True):
         assert not mlp.down_proj._forward_pre_hooks
+        assert not norms.requires_grad
 
 
 def test_activation_importance_is_the_activation_norm_times_the_columns_norm() -> None:
@@ -319,10 +328,28 @@ def test_kept_count_is_the_nearest_multiple_and_never_none(
 
 @pytest.mark.parametrize(
     ("neurons", "sparsity", "multiple_of", "expected"),
-    [(1536, 0.5, 16, 768), (1536, 0.1, 16, 1376), (11008, 0.84, 128, 1792), (48, 0.999, 16, 16)],
+    [
+        (1536, 0.5, 16, 768),
+        (1536, 0.1, 16, 1376),
+        (11008, 0.84, 128, 1792),
+        (48, 0.999, 16, 16),
+        (48, 0.9, 48, 48),
+        (40, 0.01, 16, 32),
+        (47, 0.01, 16, 47),
+    ],
 )
 def test_kept_count_by_hand(neurons: int, sparsity: float, multiple_of: int, expected: int) -> None:
     assert kept_count(neurons, sparsity, multiple_of) == expected
+
+
+def test_a_multiple_larger_than_a_layer_is_refused() -> None:
+    with pytest.raises(UserError, match=r"multiple_of is 49, but a layer has only 48 neurons"):
+        kept_count(48, 0.5, 49)
+
+
+def test_importances_of_too_few_layers_are_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        pruned(dense("llama"), [torch.arange(48.0)], 20)
 
 
 # Counts

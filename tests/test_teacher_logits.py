@@ -26,7 +26,7 @@ from regrow.questions import read_labels, write_questions
 from regrow.resume import Unfinished
 from regrow.scoring import score_choices
 from regrow.teacher_logits import Layout, Record, Targets, record
-from regrow.trees import Positions, build_trees
+from regrow.trees import Positions, Tree, build_trees, by_tokens
 from tiny_models import (
     QUESTIONS,
     plain_logits,
@@ -68,9 +68,14 @@ def write_record(
 ) -> Record:
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
     with TemporaryDirectory() as scratch:
-        state = Unfinished(Path(scratch), math.inf)
+        state = unkept(Path(scratch))
         record(teacher(), IDS, trees, positions, top_k, TEMPERATURES, out, state, batch_tokens)
     return Record(out)
+
+
+def unkept(scratch: Path) -> Unfinished:
+    """State that is never saved."""
+    return Unfinished(scratch, math.inf)
 
 
 @pytest.fixture(scope="session")
@@ -332,6 +337,60 @@ def test_a_top_k_record_of_a_small_vocabulary_takes_four_bytes_a_token(records: 
     folder = records("answer", 16)
     assert np.load(folder / "tokens.npy").dtype == np.uint16
     assert np.load(folder / "log_probs.npy").dtype == np.float16
+
+
+@pytest.mark.parametrize(("vocabulary", "kind"), [(2**16, np.uint16), (2**16 + 1, np.int32)])
+def test_token_ids_of_a_large_vocabulary_take_as_many_bytes_as_they_need(
+    vocabulary: int, kind: Any, tmp_path: Path
+) -> None:
+    model = tiny_model(tiny_config("llama", vocab_size=vocabulary, num_hidden_layers=1))
+    tree = Tree((5, 6), ((7, 8),))
+    # The last token of the vocabulary is by far the most probable one.
+    with torch.no_grad():
+        states = model.model(torch.tensor([[5, 6, 7]])).last_hidden_state[0]
+        model.lm_head.weight[-1] = 9 * states[1] / states[1].norm()
+    record(model, ["q"], [tree], "answer", 2, [1.0], tmp_path / "record", unkept(tmp_path))
+    assert np.load(tmp_path / "record" / "tokens.npy").dtype == kind
+    assert Record(tmp_path / "record").targets(["q"], 1.0).tokens[0, 0] == vocabulary - 1
+
+
+def test_a_record_that_was_interrupted_goes_on_to_the_same_bytes(
+    tmp_path: Path, records: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stopping(Unfinished):
+        """Saves whenever it can, and stops behind the second time."""
+
+        def write(self, progress: Any) -> None:
+            super().write(progress)
+            if len(progress) == 2:
+                raise KeyboardInterrupt
+
+    trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
+    given = (IDS, trees, "answer", 8, TEMPERATURES, tmp_path / "record")
+    (tmp_path / "state").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        record(teacher(), *given, Stopping(tmp_path / "state", 0.0), 100)
+    assert not (tmp_path / "record").exists()
+    scores = record(teacher(), *given, Unfinished(tmp_path / "state", math.inf), 100)
+    batches = len(by_tokens(trees, 100))
+    assert batches > 2, "there was nothing to go on with"
+    assert f"goes on behind 2 of {batches} batches" in capsys.readouterr().out
+    for found, expected in zip(scores, score_choices(teacher(), trees), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    write_record(tmp_path / "whole", "answer", 8, 100)
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "record" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("top_k", [None, 8])
+def test_targets_move_to_another_device_whole(top_k: int | None, records: Any) -> None:
+    targets = Record(records("answer", top_k)).targets(IDS[:1], 2.0)
+    moved = targets.to(torch.device("meta"))
+    assert moved.temperature == 2.0
+    for name in ("log_probs", "tokens", "log_tail"):
+        before, after = getattr(targets, name), getattr(moved, name)
+        assert (before is None) == (after is None)
+        assert after is None or (after.device.type, after.shape) == ("meta", before.shape)
 
 
 def test_a_top_k_of_the_whole_vocabulary_is_refused(tmp_path: Path) -> None:
