@@ -14,6 +14,7 @@ class UserError(Exception):
     """
 
 
+AGAIN = "run this again"
 ADVICE = {
     errno.ENOSPC: "free some room on that disk",
     errno.EDQUOT: "free some of your quota on that disk",
@@ -36,6 +37,7 @@ SMALLER = {
 
 # Libraries written in Rust and C++ raise exceptions of their own, with the number in the text or,
 # as torch when it writes a file, without.
+UNKNOWN = 0
 _NUMBER = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
 _TORCH_WRITES = ("PytorchStreamWriter failed writing", "unexpected pos")
 _PARTIAL = re.compile(r"(^|/)\.([^/]+)\.partial(?=/|$)")
@@ -56,8 +58,9 @@ def file_fault(error: BaseException, path: Path | None = None) -> str | None:
     named = getattr(error, "filename", None)
     file = str(path or "a file") if named is None else os.fsdecode(named)
     file = _PARTIAL.sub(r"\1\2", file)
-    advice = ADVICE.get(number, "put it right")
-    return f"{file}: {os.strerror(number)}; {advice}, then run this again"
+    if number == UNKNOWN:
+        return f"{file}: it was not written to its end; see that its disk has room, then {AGAIN}"
+    return f"{file}: {os.strerror(number)}; {ADVICE.get(number, 'put it right')}, then {AGAIN}"
 
 
 def memory_fault(error: BaseException, stage: str = "") -> str | None:
@@ -90,5 +93,5 @@ def _number(error: BaseException) -> int | None:
         return int(found[1])
     if any(text in str(error) for text in _TORCH_WRITES):
         cause = error.__cause__ or error.__context__
-        return (_number(cause) if cause else None) or errno.EIO
+        return (_number(cause) if cause else None) or UNKNOWN
     return None

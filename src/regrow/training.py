@@ -217,8 +217,6 @@ class TaskTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # transformers writes a checkpoint where it is to be found, file by file. This one counts
         # once it is on the disk as a whole, and only then the one before it goes.
-        if not all(bool(part.isfinite().all()) for part in model.parameters()):
-            return  # the next step's loss will say so, and the checkpoint before it is a good one
         folder = Path(str(self.args.output_dir))
         earlier = last_checkpoint(folder)
         written = folder / f"checkpoint-{self.state.global_step}"
