@@ -33,19 +33,32 @@ def held(study: Study, pipe: Path, content: bytes) -> Iterator[Callable[[], str]
     )
 
     def finish() -> str:
-        source.write(content)
-        source.close()
+        with os.fdopen(writing, "wb") as source:
+            source.write(content)
         said, _ = first.communicate()
         return f"{first.returncode}\n{said}"
 
-    # Opening it waits for the stage, which has read its parameters by then.
-    with pipe.open("wb") as source:
+    try:
+        # By the time that the stage opens it, the stage has read its parameters.
+        writing = opened_for_writing(pipe, first)
+        yield finish
+    finally:
+        if first.poll() is None:
+            first.kill()
+            first.wait()
+
+
+def opened_for_writing(pipe: Path, reader: subprocess.Popen[str]) -> int:
+    """Open `pipe` once `reader` has opened it."""
+    while True:
         try:
-            yield finish
-        finally:
-            if first.poll() is None:
-                first.kill()
-                first.wait()
+            writing = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            assert reader.poll() is None, reader.communicate()[0]
+            time.sleep(0.05)
+        else:
+            os.set_blocking(writing, True)
+            return writing
 
 
 def locked(study: Study, stage: str) -> dict[str, Any]:

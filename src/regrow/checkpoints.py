@@ -51,6 +51,8 @@ def _convert_gguf(source: Path, out: Path) -> None:
             source.parent, gguf_file=source.name, dtype=torch.float32
         )
     except Exception as error:  # the reader raises whatever it trips over in a broken file
+        if memory_fault(error):
+            raise
         raise UserError(
             f"{source} is no GGUF file that transformers can read: {_one_line(error)}"
         ) from error

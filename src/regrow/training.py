@@ -223,7 +223,10 @@ class TaskTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             flush(written)
-            (written / WHOLE).write_text(json.dumps(fingerprints(written)), encoding="utf-8")
+            beside = written / f"{WHOLE}.partial"
+            beside.write_text(json.dumps(fingerprints(written)), encoding="utf-8")
+            flush(beside)
+            beside.replace(written / WHOLE)
             flush(written)
         except Exception as error:
             shutil.rmtree(written, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Compare every file of DVC's cache with the hash that is its name."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,8 @@ from typing import Annotated
 import typer
 
 from regrow.errors import UserError
+
+NAME = re.compile(r"[0-9a-f]{30}(\.dir)?")
 
 
 def main(
@@ -21,7 +24,8 @@ def main(
     DVC does so itself only with files that can be written to. It takes one that is read-only, as
     it leaves them all, to be as it was, and links it to where it belongs, whatever is in it.
     """
-    files = sorted(path for path in cache.glob("files/md5/??/*") if path.is_file())
+    # Not what DVC is still writing, which has another name.
+    files = sorted(path for path in cache.glob("files/md5/??/*") if NAME.fullmatch(path.name))
     found = list(damaged(files))
     for path in found:
         print(f"{path} is damaged" + (" and was removed" if remove else ""))
