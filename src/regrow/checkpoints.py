@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from regrow.errors import UserError
+from regrow.errors import UserError, memory_fault
 from regrow.files import replacing
 
 # What a model folder may hold. Anything else stays behind: pickled weights and Python code above
@@ -51,6 +51,8 @@ def _convert_gguf(source: Path, out: Path) -> None:
             source.parent, gguf_file=source.name, dtype=torch.float32
         )
     except Exception as error:  # the reader raises whatever it trips over in a broken file
+        if memory_fault(error):
+            raise
         raise UserError(
             f"{source} is no GGUF file that transformers can read: {_one_line(error)}"
         ) from error
@@ -87,6 +89,8 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if memory_fault(error):
+            raise
         raise UserError(
             f"{folder} holds no model that transformers can load: {_one_line(error)}"
         ) from error

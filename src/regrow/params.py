@@ -1,5 +1,7 @@
 """The schema of `params.yaml`: strict, so that a misspelt key is an error that names the key."""
 
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -215,8 +217,46 @@ class Params(Section):
         return self
 
 
-def read_params(path: Path = Path("params.yaml")) -> Params:
+PARAMS_FILE = Path("params.yaml")
+_read: dict[str, Any] = {}  # what this process read of it, by dotted key
+
+
+def read_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check a params file; every fault is a `UserError` that names the key."""
+    values = _values(path)
+    _read.clear()
+    _read.update(_by_key(values))
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(_sentence(fault) for fault in error.errors())
+        raise UserError(f"{path}: {faults}") from None
+
+
+def check_unchanged() -> None:
+    """Refuse a result under DVC when a parameter that it depends on changed while it was made.
+
+    DVC writes to dvc.lock what params.yaml says once a stage has ended, whatever the stage had
+    read, and would then hold a result of the old value for one of the new.
+    """
+    # DVC tells its stages their names, as `finetune@0.2-600-0`, with dvc.yaml's path in front
+    # where it was not started in its folder.
+    stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")[0]
+    if not stage or not _read:
+        return
+    now = dict(_by_key(_values(PARAMS_FILE)))
+    tracked = _values(Path("dvc.yaml")).get("stages", {}).get(stage, {}).get("params", [])
+    for key in sorted(_read.keys() | now.keys()):
+        before, after = _read.get(key), now.get(key)
+        if before != after and any(f"{key}.".startswith(f"{name}.") for name in tracked):
+            raise UserError(
+                f"{key} was changed in params.yaml while this ran, from {before} to {after}; what "
+                f"was made is of {before} and is not recorded: run `dvc repro` again"
+            )
+
+
+def _values(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping, read by the library that DVC reads and writes it with."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -224,17 +264,21 @@ def read_params(path: Path = Path("params.yaml")) -> Params:
             f"{path} cannot be read ({error.strerror}); run this in the project's root"
         ) from None
     try:
-        # The library that DVC reads and writes the file with: in its YAML 1.2, 1e-05 is a number.
+        # In its YAML 1.2, 1e-05 is a number.
         values = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold the sections {', '.join(Params.model_fields)}")
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        faults = "; ".join(_sentence(fault) for fault in error.errors())
-        raise UserError(f"{path}: {faults}") from None
+    return values
+
+
+def _by_key(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _by_key(value, f"{section}{name}.")
+        else:
+            yield f"{section}{name}", value
 
 
 def _sentence(fault: Any) -> str:

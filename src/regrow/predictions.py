@@ -102,7 +102,7 @@ def read_predictions(path: Path) -> Predictions:
         # Not pq.read_table: it would also open a folder, or take a file for part of a data set.
         with pq.ParquetFile(path) as file:
             table = file.read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(
             f"{path} is not a whole parquet file ({_first_line(error)}); "
             "delete it and run `dvc repro`"

@@ -14,7 +14,9 @@ A record is a folder. It holds a distribution for every node of the questions' t
   all other tokens' mass at each recorded temperature.
 """
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +35,9 @@ from regrow.scoring import branch_log_probs
 from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
 BATCH_TOKENS = 1024
+
+Column = np.memmap[Any, Any]
+Done = tuple[list[list[float]], str]  # a batch's scores, and a hash of its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +118,31 @@ def record(
     rows = int(offsets[-1])
     layout = Layout(positions, top_k, list(temperatures), vocabulary, rows)
     batches = by_tokens(trees, batch_tokens)
+    spans = [slice(*offsets[place : place + 2].tolist()) for place in range(len(trees))]
     folder = state.folder / "record"
     # Without its folder the record is either not begun or just moved to where it belongs.
-    done: list[list[list[float]]] = (folder.is_dir() and state.read()) or []
+    done: list[Done] = (folder.is_dir() and state.read()) or []
+    if done and not _is_as_saved(folder, layout, batches, spans, done):
+        state.discard(folder)
+        done = []
     if done:
         print(
             f"An interrupted record goes on behind {len(done)} of {len(batches)} batches.",
             flush=True,
         )
+        _describe(folder, layout, ids, offsets)
     else:
         with replacing(folder) as beside:
             beside.mkdir()
-            write_json(beside / "record.json", asdict(layout))
-            (beside / "ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
-            np.save(beside / "offsets.npy", offsets, allow_pickle=False)
+            _describe(beside, layout, ids, offsets)
             _create(beside, layout)
     columns = _open(folder, layout)
     for members in batches[len(done) :]:
         found, scored = _distributions(model, [trees[index] for index in members], layout)
         for index, values in zip(members, found, strict=True):
             for name, column in columns.items():
-                column[int(offsets[index]) : int(offsets[index + 1])] = values[name]
-        done.append(scored)
+                column[spans[index]] = values[name]
+        done.append((scored, _digest(columns, members, spans)))
         if state.due():
             for column in columns.values():
                 column.flush()
@@ -144,14 +152,32 @@ def record(
     with replacing(out) as beside:
         shutil.move(folder, beside)
     scores: list[list[float]] = [[] for _ in trees]
-    for members, scored in zip(batches, done, strict=True):
+    for members, (scored, _) in zip(batches, done, strict=True):
         for index, score in zip(members, scored, strict=True):
             scores[index] = score
     return scores
 
 
+def _describe(folder: Path, layout: Layout, ids: Sequence[str], offsets: npt.NDArray[Any]) -> None:
+    """Write all but the columns."""
+    write_json(folder / "record.json", asdict(layout))
+    (folder / "ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
+    np.save(folder / "offsets.npy", offsets, allow_pickle=False)
+
+
 def _create(folder: Path, layout: Layout) -> None:
     """Write every column's file in its whole length."""
+    for name, (dtype, shape) in _shapes(layout).items():
+        path = folder / f"{name}.npy"
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):
+            # Until they are written to, the file's pages have no room on the disk, and where there
+            # is none for a page of mapped memory the system kills the process.
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+
+def _shapes(layout: Layout) -> dict[str, tuple[Any, tuple[int, ...]]]:
     shapes: dict[str, tuple[Any, tuple[int, ...]]] = {"nodes": (np.int32, (layout.rows,))}
     if layout.top_k is None:
         shapes["log_probs"] = (np.float32, (layout.rows, layout.vocabulary))
@@ -160,13 +186,43 @@ def _create(folder: Path, layout: Layout) -> None:
         shapes["tokens"] = (token, (layout.rows, layout.top_k))
         shapes["log_probs"] = (np.float16, (layout.rows, layout.top_k))
         shapes["log_tails"] = (np.float32, (layout.rows, len(layout.temperatures)))
-    for name, (dtype, shape) in shapes.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+    return shapes
 
 
-def _open(folder: Path, layout: Layout) -> dict[str, np.memmap[Any, Any]]:
-    names = ["nodes", "log_probs", *([] if layout.top_k is None else ["tokens", "log_tails"])]
-    return {name: np.lib.format.open_memmap(folder / f"{name}.npy", "r+") for name in names}
+def _open(folder: Path, layout: Layout) -> dict[str, Column]:
+    return {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "r+") for name in _shapes(layout)
+    }
+
+
+def _digest(columns: dict[str, Column], members: Sequence[int], spans: Sequence[slice]) -> str:
+    """A hash of what the columns hold for some questions."""
+    found = hashlib.sha256()
+    for column in columns.values():
+        for index in members:
+            found.update(column[spans[index]].tobytes())
+    return found.hexdigest()
+
+
+def _is_as_saved(
+    folder: Path,
+    layout: Layout,
+    batches: Sequence[Sequence[int]],
+    spans: Sequence[slice],
+    done: Sequence[Done],
+) -> bool:
+    """Whether the columns still hold what was recorded of the batches `done`."""
+    try:
+        columns = _open(folder, layout)
+    except (OSError, EOFError, ValueError):
+        return False
+    for name, (dtype, shape) in _shapes(layout).items():
+        if columns[name].dtype != dtype or columns[name].shape != shape:
+            return False
+    return all(
+        _digest(columns, members, spans) == digest
+        for members, (_, digest) in zip(batches, done, strict=False)
+    )
 
 
 @torch.inference_mode()
