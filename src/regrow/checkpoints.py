@@ -116,14 +116,28 @@ def _attentions(values: Any) -> Iterator[Any]:
                 yield from _attentions(value)
 
 
-def _check_layers(layers: Any, tensors: int) -> None:
-    """Each layer has tensors of its own; a number beyond them would be built before it is missed.
+def _check_size(config: Any, tensors: int, size: int) -> None:
+    """Compare what a configuration asks for with the weights there are, in number and in bytes.
+
+    transformers makes the whole model, and fills with random numbers what the weights lack, before
+    it says so: a few bytes could ask for all of the memory.
 
     Raises:
-        ValueError: there are fewer tensors than layers.
+        ValueError: a layer would have no tensor, or a parameter less than a bit.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    layers = getattr(config, "num_hidden_layers", 0)
     if type(layers) is int and layers > tensors:
-        raise ValueError(f"it says that there are {layers} layers, but holds {tensors} tensors")
+        raise ValueError(f"its configuration has {layers} layers, but there are {tensors} tensors")
+    with torch.device("meta"):  # which takes no memory
+        build: Any = AutoModelForCausalLM.from_config
+        asked = count_parameters(build(config, trust_remote_code=False))
+    if asked > 8 * size:
+        raise ValueError(
+            f"its configuration has {asked:,} parameters, but the weights are {size:,} bytes"
+        )
 
 
 def _convert_gguf(source: Path, out: Path) -> None:
@@ -140,7 +154,7 @@ def _convert_gguf(source: Path, out: Path) -> None:
             _, tensors = read_gguf_metadata(str(source))
             only["gguf_file"] = source.name
             config = AutoConfig.from_pretrained(folder, **only)
-            _check_layers(getattr(config, "num_hidden_layers", None), len(tensors))
+            _check_size(config, len(tensors), source.stat().st_size)
             tokenizer = AutoTokenizer.from_pretrained(folder, **only)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, **only
@@ -177,11 +191,12 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
     _check_folder(folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        tensors = 0
+        tensors = size = 0
         for path in folder.glob("*.safetensors"):
+            size += path.stat().st_size
             with safe_open(path, "np") as weights:
                 tensors += len(weights.keys())
-        _check_layers(getattr(config, "num_hidden_layers", None), tensors)
+        _check_size(config, tensors, size)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -223,7 +238,14 @@ def load_tokenizer(folder: Path) -> Any:
 
     _check_folder(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        # Some faults show only here, as a `model_max_length` that is a text.
+        tokens = tokenizer("a", add_special_tokens=False)["input_ids"]
+        if not tokens or tokens[0] not in tokenizer("a")["input_ids"]:
+            raise ValueError("it makes no token of the text 'a'")
+        return tokenizer
     except Exception as error:  # as for models; tokenizers raises Exception itself
         raise UserError(f"{folder} holds no tokenizer: {_one_line(error)}") from error
 
