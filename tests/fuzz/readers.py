@@ -25,9 +25,14 @@ def params(data: bytes, folder: Path) -> None:
 
 
 def jsonl(data: bytes, folder: Path) -> None:
-    """A data set of lines, a split's questions, and its labels."""
-    path = _file(folder / "data.jsonl", data)
-    _each(lambda: read_source(path), lambda: read_labels(path, read_questions(path)))
+    """A data set of lines."""
+    read_source(_file(folder / "data.jsonl", data))
+
+
+def split(data: bytes, folder: Path) -> None:
+    """A split's questions and its labels, here in one file."""
+    path = _file(folder / "train.jsonl", data)
+    read_labels(path, read_questions(path))
 
 
 def parquet(data: bytes, folder: Path) -> None:
@@ -98,7 +103,7 @@ def record(data: bytes, folder: Path) -> None:
 READERS: dict[str, Callable[[bytes, Path], None]] = {
     function.__name__: function
     for function in (
-        *(params, jsonl, parquet, arrow, predictions),
+        *(params, jsonl, split, parquet, arrow, predictions),
         *(uri, wheel, gguf, model, record),
     )
 }

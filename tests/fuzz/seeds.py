@@ -227,6 +227,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
     return {
         "params": {"whole": _params()},
         "jsonl": {name: _jsonl(table.to_pylist()) for name, table in columns.items()},
+        "split": {"whole": _jsonl(ROWS)},
         "parquet": {
             **{name: parquet_bytes(table) for name, table in columns.items()},
             "plain": parquet_bytes(columns["own"], compression="none", use_dictionary=False),
