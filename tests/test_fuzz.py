@@ -31,6 +31,7 @@ MEGABYTES = 300
 INPUTS = {name: sorted((CORPUS / name).iterdir()) for name in READERS}
 EXAMPLES = {
     "params": 100,
+    "controls": 50,
     "jsonl": 300,
     "split": 200,
     "parquet": 150,

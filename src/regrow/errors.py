@@ -3,7 +3,7 @@
 import os
 import re
 
-_PASSWORD = re.compile(r"(?<=://)[^/\s@'\"]+@")
+_PASSWORD = re.compile(r"(?<=://)[^/\s'\"]+@")
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY", re.IGNORECASE)
 HIDDEN = "***"
 

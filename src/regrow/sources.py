@@ -200,6 +200,8 @@ def _reason(stderr: str) -> str:
     """Return pip's last error, or failing that its last line, without the closing full stop."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    if errors == ["Exception:"]:  # then a traceback follows, of a wheel that pip cannot read
+        errors = []
     return (errors or lines or ["pip gave no wheel"])[-1].rstrip(".")
 
 

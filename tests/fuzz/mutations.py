@@ -107,7 +107,7 @@ def _json(value: Any, draw: random.Random) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _params(content: bytes, draw: random.Random) -> bytes:
+def _yaml(content: bytes, draw: random.Random) -> bytes:
     values = yaml.safe_load(content)
     for _ in range(draw.choice((1, 1, 2))):
         values = _replaced(values, draw) if isinstance(values, dict | list) else values
@@ -227,7 +227,8 @@ def _column(rows: int, draw: random.Random) -> tuple[pa.Field, Any]:
 
 
 STRUCTURED: dict[str, Callable[[bytes, random.Random], bytes]] = {
-    "params": _params,
+    "params": _yaml,
+    "controls": _yaml,
     "jsonl": _lines,
     "split": _lines,
     "parquet": _table,

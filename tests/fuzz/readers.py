@@ -12,6 +12,7 @@ from pathlib import Path
 
 from seeds import MEMBER, record_ids, record_trees, write_model, write_record
 
+from regrow.controls import read_controls
 from regrow.errors import UserError
 from regrow.params import read_params
 from regrow.predictions import read_predictions
@@ -22,6 +23,11 @@ from regrow.sources import _HF, _PYPI, resolved, unpack
 def params(data: bytes, folder: Path) -> None:
     """`params.yaml`."""
     read_params(_file(folder / "params.yaml", data))
+
+
+def controls(data: bytes, folder: Path) -> None:
+    """The arms and contrasts of `regrow controls`."""
+    read_controls(_file(folder / "controls.yaml", data))
 
 
 def jsonl(data: bytes, folder: Path) -> None:
@@ -103,7 +109,7 @@ def record(data: bytes, folder: Path) -> None:
 READERS: dict[str, Callable[[bytes, Path], None]] = {
     function.__name__: function
     for function in (
-        *(params, jsonl, split, parquet, arrow, predictions),
+        *(params, controls, jsonl, split, parquet, arrow, predictions),
         *(uri, wheel, gguf, model, record),
     )
 }

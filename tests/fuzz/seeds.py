@@ -226,6 +226,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
     uris = ("file:a.jsonl", "file:/b/c.gguf", "pypi:n==1/../a", "hf:o/n@main/../a", "")
     return {
         "params": {"whole": _params()},
+        "controls": {"csqa-full": (TESTS.parent / "results/csqa-full/controls.yaml").read_bytes()},
         "jsonl": {name: _jsonl(table.to_pylist()) for name, table in columns.items()},
         "split": {"whole": _jsonl(ROWS)},
         "parquet": {
