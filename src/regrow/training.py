@@ -19,7 +19,7 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from regrow.errors import UserError, file_fault
-from regrow.forward import row_logits
+from regrow.forward import check_tokens, row_logits
 from regrow.objectives import cross_entropy, kl_divergence
 from regrow.params import Training
 from regrow.resume import Unfinished, fingerprints, flush
@@ -58,6 +58,7 @@ def finetuning_task(trees: Sequence[Tree], answers: Sequence[int], positions: Po
             chain = chains[place]
             following = chain.context[1:] if positions == "all" else ()
             tokens += following + chain.branches[0]
+        check_tokens(max(tokens), logits.shape[-1])
         return cross_entropy(logits, torch.tensor(tokens, device=logits.device))
 
     return Task(chains, positions, loss)
