@@ -5,6 +5,9 @@
 # make csqa-full        every study of studies/csqa-full*.yaml, its results kept in results/csqa-full
 # make bench            the benchmarks, in a .venv-bench of their own, after `make repro`
 # make test             the tests; make test-slow: those that need the real model or minutes
+# make coverage         the tests, and how much of src/ they run, by lines and by branches
+# make mutation         would the tests notice a mistake? changes src/, a copy of it, at random
+# make audit            known vulnerabilities of the pinned packages; needs the network
 # make lint             formatting, style and types
 #
 # Commands go through `.venv/bin/python -m …`: scripts in .venv/bin start with a `#!` line, which
@@ -17,7 +20,7 @@ STUDY ?=
 # The stages' commands say `python`; this makes it the one in .venv.
 ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
-.PHONY: repro doctor report csqa-full bench test test-slow lint study
+.PHONY: repro doctor report csqa-full bench test test-slow coverage mutation audit lint study
 .DELETE_ON_ERROR:
 
 repro: study .venv/installed
@@ -65,6 +68,21 @@ test: .venv/installed-test
 test-slow: .venv/installed-test
 	$(ACTIVATE) python -m pytest -m slow $(ARGS)
 
+# OUT=docs/coverage.json keeps the figures.
+coverage: .venv/installed-test
+	@rm -f .coverage .coverage.*
+	$(ACTIVATE) python -m pytest --cov $(ARGS)
+	@$(ACTIVATE) python tests/covered.py $(if $(OUT),--out $(OUT))
+
+mutation: .venv/installed-trust
+	$(ACTIVATE) python tests/mutation/run.py --out docs/mutation.json $(ARGS)
+
+audit: .venv/installed-trust
+	@status=0; for file in constraints.txt constraints-trust.txt benchmarks/constraints.txt; do \
+	  $(ACTIVATE) python -m pip_audit --requirement $$file --no-deps --disable-pip --strict \
+	    $(ARGS) || status=1; \
+	done; exit $$status
+
 lint: .venv/installed-test
 	$(ACTIVATE) python -m ruff check
 	$(ACTIVATE) python -m ruff format --check
@@ -98,6 +116,12 @@ endif
 	@cat constraints.txt pyproject.toml | cmp -s - $@ \
 	  || $(VENV_PYTHON) -m pip install --constraint constraints.txt --editable '.[test]'
 	@cat constraints.txt pyproject.toml > $@
+
+.venv/installed-trust: .venv/installed-test constraints-trust.txt
+	@cat constraints.txt constraints-trust.txt pyproject.toml | cmp -s - $@ \
+	  || $(VENV_PYTHON) -m pip install --constraint constraints.txt \
+	    --constraint constraints-trust.txt --editable '.[test,trust]'
+	@cat constraints.txt constraints-trust.txt pyproject.toml > $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -4,7 +4,7 @@ A stage takes seconds to import torch and transformers, and a test of the pipeli
 stages. `serve` imports these packages once; run as a script in the place of `python`, this file
 hands its command line, folder, environment and open streams to that process, which forks and runs
 `-m MODULE ARGUMENTS…` there. `regrow` itself is never preloaded: each run imports the code that
-its PYTHONPATH names.
+its PYTHONPATH names. Where SECONDS is set in a run's environment, the run is ended after so many.
 """
 
 import json
@@ -15,6 +15,7 @@ import socket
 import sys
 
 SOCKET = "PRELOADED_PYTHON"
+SECONDS = "PRELOADED_SECONDS"
 PACKAGES = (
     "accelerate",
     "dvclive",
@@ -31,11 +32,11 @@ PACKAGES = (
 )
 
 
-def serve(path):
-    """Import `PACKAGES`, then run what is asked for at the socket `path`, until ended."""
+def serve(path, *others):
+    """Import `PACKAGES` and `others`, then run what is asked for at the socket `path`."""
     import importlib
 
-    for package in PACKAGES:
+    for package in (*PACKAGES, *others):
         importlib.import_module(package)
     assert "regrow" not in sys.modules
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -62,6 +63,7 @@ def _answer(connection):
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    signal.alarm(int(os.environ.get(SECONDS, "0")))
     status = 1
     try:
         status = _run_module(request["arguments"])
@@ -107,6 +109,6 @@ def ask(path, arguments):
 
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
-        serve(sys.argv[2])
+        serve(*sys.argv[2:])
     else:
         sys.exit(ask(os.environ[SOCKET], sys.argv[1:]))

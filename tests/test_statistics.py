@@ -1,5 +1,7 @@
 """Intervals: against scipy's bootstrap and exact intervals, their properties, planted effects."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -64,6 +66,8 @@ def test_counts_are_whole_resamples() -> None:
     # Each of 7 takings picks each question with probability 1/7: mean 1, variance 6/7.
     assert draws.questions.mean() == 1
     assert draws.questions.var() == pytest.approx(6 / 7, rel=0.05)
+    # The smallest number that there is to draw from.
+    assert resample(2, 2, 1000, 1).seeds.var() == pytest.approx(1 / 2, rel=0.1)
 
 
 def test_draws_are_those_of_the_seed_and_do_not_depend_on_the_number_of_seeds() -> None:
@@ -72,13 +76,28 @@ def test_draws_are_those_of_the_seed_and_do_not_depend_on_the_number_of_seeds() 
     assert (one.questions != other.questions).any()
 
 
-def test_chunks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("chunk", [1, 64])
+def test_chunks_do_not_change_the_draws(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     right = bernoulli(0.4, (2, 30), 0)
     whole = resample(30, 2, 500, 0)
     means = draw_means(right, whole)
-    monkeypatch.setattr("regrow.statistics.CHUNK", 64)
+    monkeypatch.setattr("regrow.statistics.CHUNK", chunk)
     assert (resample(30, 2, 500, 0).questions == whole.questions).all()
     assert draw_means(right, whole) == pytest.approx(means)
+
+
+def test_memory_does_not_grow_with_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regrow.statistics.CHUNK", 10_000)
+    right = bernoulli(0.4, (2, 500), 0)
+    tracemalloc.start()
+    try:
+        draws = resample(500, 2, 4000, 0)
+        means = draw_means(right, draws)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # What is kept, and a chunk in several forms; all draws as numbers of 8 bytes would take 16 MB.
+    assert peak < draws.questions.nbytes + draws.seeds.nbytes + means.nbytes + 1_000_000
 
 
 def test_draw_means_equal_means_of_taken_rows() -> None:
@@ -236,6 +255,7 @@ def test_samples_subtract_and_average_draw_by_draw() -> None:
     draws = resample(40, 1, 100, 0)
     one, two = (mean_sample(bernoulli(rate, (1, 40), 1), draws) for rate in (0.4, 0.6))
     difference = two - one
+    assert difference.estimate == pytest.approx(two.estimate - one.estimate)
     assert difference.draws == pytest.approx(two.draws - one.draws)
     assert average([one, two]).estimate == pytest.approx((one.estimate + two.estimate) / 2)
     assert average([one, two]).draws == pytest.approx((one.draws + two.draws) / 2)

@@ -1,6 +1,8 @@
 """Token trees give the numbers of separate sequences, and batches hold each tree once."""
 
+import math
 from functools import cache
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -251,6 +253,27 @@ def test_pack_puts_every_tree_once_without_overlap_and_none_sees_another(
         np.testing.assert_array_equal(batch.attention_mask[row, 0].numpy(), expected[here, here])
 
 
+@given(st.lists(some_trees, min_size=1, max_size=12), st.integers(1, 60))
+@settings(deadline=None)
+def test_rows_are_as_many_as_asked_for_and_no_longer_than_they_have_to_be(
+    trees: list[Tree], row_tokens: int
+) -> None:
+    lengths = sorted((tree.nodes for tree in trees), reverse=True)
+    wanted = max(1, round(sum(lengths) / row_tokens))
+    for capacity in count(max(lengths[0], math.ceil(sum(lengths) / wanted))):
+        # First-fit decreasing: the longest first, each into the first row with room.
+        rows: list[int] = []
+        for length in lengths:
+            fitting = [row for row, used in enumerate(rows) if used + length <= capacity]
+            if fitting:
+                rows[fitting[0]] += length
+            else:
+                rows.append(length)
+        if len(rows) <= wanted:
+            break
+    assert pack(trees, row_tokens).input_ids.shape == (len(rows), max(rows))
+
+
 @given(st.lists(some_trees, max_size=20), st.integers(1, 80))
 @settings(deadline=None)
 def test_batches_by_tokens_hold_every_tree_once_within_the_budget(
@@ -262,6 +285,11 @@ def test_batches_by_tokens_hold_every_tree_once_within_the_budget(
         assert batch
         assert len(batch) == 1 or sum(trees[index].nodes for index in batch) <= budget
     assert batches == by_tokens(list(trees), budget)
+    # The longest first, of equal ones the first, and none in a new batch that had room before.
+    in_order = [index for batch in batches for index in batch]
+    assert in_order == sorted(range(len(trees)), key=lambda index: (-trees[index].nodes, index))
+    for batch, (following, *_) in pairwise(batches):
+        assert sum(trees[index].nodes for index in (*batch, following)) > budget
 
 
 def test_a_tree_longer_than_a_row_and_a_budget_is_still_read() -> None:

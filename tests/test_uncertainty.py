@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -169,6 +170,39 @@ def test_equal_confidences_are_one_bin_in_expectation() -> None:
     assert aurc(np.full(100, 0.2), hits)[0] == pytest.approx(0.8)
 
 
+def test_confidences_equal_but_for_rounding_are_ties() -> None:
+    hits = np.array([1.0, 0.0])
+    for beyond, risk in ((0.0, 0.5), (4e-13, 0.5), (2e-12, 1.0)):
+        assert risk_by_coverage(np.array([0.5, 0.5 + beyond]), hits)[0, 0] == risk, beyond
+
+
+def test_at_no_coverage_the_most_confident_answer_counts() -> None:
+    levels, hits = np.array([0.3, 0.9, 0.5]), np.array([1.0, 0.0, 1.0])
+    assert selective_risk(levels, hits, 0.01)[1][0] == 1
+    assert selective_risk(levels, hits, 0.6)[1][0] == 0.5
+    assert selective_risk(levels, hits, 1.0)[1][0] == pytest.approx(1 / 3)
+
+
+def test_chunks_of_draws_change_nothing_and_bound_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(0)
+    levels, hits = rng.random(200), np.where(rng.random(200) < 0.5, 1.0, 0.0)
+    counts = rng.multinomial(200, np.full(200, 1 / 200), 2000).astype(np.uint16)
+    whole = calibration_error(levels, hits, 10, counts)
+    for chunk in (1, 5000):
+        monkeypatch.setattr("regrow.uncertainty.CHUNK", chunk)
+        assert calibration_error(levels, hits, 10, counts[:50]) == pytest.approx(whole[:50])
+    tracemalloc.start()
+    try:
+        assert calibration_error(levels, hits, 10, counts) == pytest.approx(whole)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # All draws at once, as numbers of 8 bytes, would take 3.2 MB in each of several arrays.
+    assert peak < 2_000_000
+
+
 @given(st.integers(-64, 64), st.integers(0, 5))
 @settings(deadline=None, max_examples=20)
 def test_a_constant_on_all_choices_of_a_question_changes_nothing(constant: int, seed: int) -> None:
@@ -287,6 +321,26 @@ def test_few_calibration_questions_give_sets_of_all_choices() -> None:
 FIELDS = dataclasses.fields(Predictions)[:6]
 
 
+def test_a_threshold_is_the_smallest_score_that_is_enough() -> None:
+    scores = np.array([0.7, 0.1, 0.9, 0.2, 0.8, 0.3, 0.4, 0.6, 0.5])
+    # The ninth, a tenth that is not there, the eighth and the fifth.
+    for alpha, expected in ((0.1, 0.9), (0.09, np.inf), (0.2, 0.8), (0.5, 0.5)):
+        assert conformal_thresholds(scores, alpha)[0] == expected, alpha
+    # Of a draw that takes the lowest score nine times.
+    only = np.where(scores == 0.1, 9, 0)[None]
+    assert conformal_thresholds(scores, 0.1, only).tolist() == [0.1]
+    assert conformal_thresholds(scores, 0.05, np.repeat(only, 3, 0)).tolist() == [np.inf] * 3
+
+
+def test_conformal_scores_by_hand_with_ties_and_missing_choices() -> None:
+    run = dataclasses.replace(
+        run_of(test=2, choices=(3, 2)),
+        log_probs=[[math.log(p) for p in row] for row in ((0.25, 0.5, 0.25), (0.5, 0.5))],
+    )
+    assert conformal_scores(run, "lac").tolist() == [[0.75, 0.5, 0.75], [0.5, 0.5, np.inf]]
+    assert conformal_scores(run, "aps").tolist() == [[1.0, 0.5, 1.0], [1.0, 1.0, np.inf]]
+
+
 @pytest.mark.parametrize("score", SCORES)
 def test_coverage_is_at_least_what_was_asked_for(score: Any) -> None:
     """Over 60 simulated studies: 1 - alpha or more, and for LAC no more than 1 / (n + 1) above.
@@ -312,3 +366,17 @@ def test_the_fitted_temperature_is_the_best_and_scales_with_the_log_probabilitie
     losses = [gold_nll(scaled(run, best * step)).mean() for step in (0.98, 1, 1.02)]
     assert losses[1] == min(losses)
     assert (likeliest_right(scaled(run, best)) == likeliest_right(run)).all()
+
+
+def test_a_temperature_is_sought_between_a_hundredth_and_a_hundred() -> None:
+    run = run_of(test=6)
+    sure = dataclasses.replace(
+        run, log_probs=[[-float(place != answer) for place in range(5)] for answer in run.answers]
+    )
+    wrong = dataclasses.replace(
+        run, log_probs=[[-float(place == answer) for place in range(5)] for answer in run.answers]
+    )
+    # Sure and right: the sharper the better, until the loss rounds to nothing; wrong: the flatter.
+    assert gold_nll(scaled(sure, fitted_temperature(sure))).mean() < 1e-9
+    assert 0.01 <= fitted_temperature(sure) < 0.1
+    assert fitted_temperature(wrong) == pytest.approx(100, rel=1e-3)
