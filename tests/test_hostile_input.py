@@ -630,7 +630,7 @@ def params_refused(folder: Path, content: bytes) -> str:
 def test_faults_of_params_name_line_or_key(tmp_path: Path) -> None:
     assert "params.yaml, line 3 is not UTF-8" in params_refused(tmp_path, b"a: 1\n\n\xff")
     assert "is not YAML: month must be in 1..12" in params_refused(tmp_path, b"a: 2026-13-01")
-    assert "is not YAML: maximum recursion" in params_refused(tmp_path, b"[" * 400 + b"]" * 400)
+    assert "is not YAML: maximum recursion" in params_refused(tmp_path, b"[" * 1000 + b"]" * 1000)
     values = PARAMS | {
         "evaluate": {"transfer": {"a": {"source": "file:a", "questions": 1, "sha": 1}}},
         "compute": {"threads": 10**9},
