@@ -66,11 +66,12 @@ def locked(study: Study, stage: str) -> dict[str, Any]:
     return dict(lock["stages"][stage])
 
 
+@pytest.mark.slow
 def test_a_second_repro_is_refused_and_harms_nothing(
     new_study: Callable[[Path], Study], tmp_path: Path, data_source: Path
 ) -> None:
     study = new_study(tmp_path)
-    with held(study, tmp_path / "pipe", data_source.read_bytes()) as finish:
+    with held(study, tmp_path / "pipe.jsonl", data_source.read_bytes()) as finish:
         for command in (("repro", "questions"), ("status",)):
             second = study.run(sys.executable, "-m", "dvc", *command, check=False)
             assert second.returncode != 0
@@ -88,7 +89,7 @@ def test_a_parameter_edited_while_its_stage_runs_is_never_recorded_with_the_old_
     new_study: Callable[[Path], Study], tmp_path: Path, data_source: Path
 ) -> None:
     study = new_study(tmp_path)
-    with held(study, tmp_path / "pipe", data_source.read_bytes()) as finish:
+    with held(study, tmp_path / "pipe.jsonl", data_source.read_bytes()) as finish:
         study.set(data__seed=7)
         said = finish()
     assert not said.startswith("0\n")
@@ -107,11 +108,12 @@ def test_a_parameter_edited_while_its_stage_runs_is_never_recorded_with_the_old_
     assert apart.outputs() == after
 
 
+@pytest.mark.slow
 def test_a_parameter_of_another_stage_may_be_edited_meanwhile(
     new_study: Callable[[Path], Study], tmp_path: Path, data_source: Path
 ) -> None:
     study = new_study(tmp_path)
-    with held(study, tmp_path / "pipe", data_source.read_bytes()) as finish:
+    with held(study, tmp_path / "pipe.jsonl", data_source.read_bytes()) as finish:
         study.set(compare__resamples=333, sweep__seed=[0, 1])
         said = finish()
     assert said.startswith("0\n"), said
@@ -137,6 +139,7 @@ def cached(
     return study, entry, right
 
 
+@pytest.mark.slow
 def test_a_deleted_cache_entry_is_made_again(cached: tuple[Study, Path, bytes]) -> None:
     study, entry, right = cached
     entry.unlink()
@@ -161,6 +164,7 @@ def spoil(entry: Path, how: str) -> None:
         os.utime(entry, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.slow
 def test_a_cache_entry_that_was_edited_is_found_by_dvc(cached: tuple[Study, Path, bytes]) -> None:
     study, entry, right = cached
     spoil(entry, "as an editor does")
@@ -169,6 +173,7 @@ def test_a_cache_entry_that_was_edited_is_found_by_dvc(cached: tuple[Study, Path
     assert entry.read_bytes() == (study.root / FILE).read_bytes() == right
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["with root's rights", "as a failing disk does"])
 def test_a_cache_entry_that_dvc_trusts_is_found_by_verify(
     how: str, cached: tuple[Study, Path, bytes]
@@ -201,6 +206,7 @@ def verify(study: Study, status: int, *options: str) -> str:
 # The clock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [86_400.0, 4_000_000_000.0])
 def test_times_of_files_in_the_past_or_the_future_rerun_nothing(
     when: float, new_study: Callable[[Path], Study], tmp_path: Path
@@ -232,6 +238,7 @@ def homeless(study: Study) -> Study:
     return Study(study.root, kept | {"HOME": "/proc/nonexistent"})
 
 
+@pytest.mark.slow
 def test_without_a_home_to_write_to_a_stage_runs(
     new_study: Callable[[Path], Study], tmp_path: Path
 ) -> None:

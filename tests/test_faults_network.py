@@ -19,6 +19,8 @@ from faults import contents, sentence
 from test_sources import COMMIT, REPOSITORIES, Hub, build_wheel
 from tiny_models import write_params
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = "".join(json.dumps(row) + "\n" for row in synthetic_questions()).encode()
 
 
@@ -114,11 +116,10 @@ def test_a_wheel_cut_short_by_the_network_is_named(tmp_path: Path) -> None:
         assert_survived(folder, "pypi:demo==1.0/demo/q.jsonl", environment, IndexHalfway)
 
 
-@pytest.mark.parametrize("kind", ["one"])
 def test_a_file_of_a_hub_cut_short_by_the_network_is_named(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(REPOSITORIES[f"datasets/org/{kind}"], "data/all.jsonl", QUESTIONS)
+    monkeypatch.setitem(REPOSITORIES["datasets/org/one"], "data/all.jsonl", QUESTIONS)
     HubHalfway.requested = []
     folder = tmp_path / "a place"
     folder.mkdir()
@@ -129,5 +130,5 @@ def test_a_file_of_a_hub_cut_short_by_the_network_is_named(
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         }
-        source = f"hf:org/{kind}@{COMMIT}/data/all.jsonl"
+        source = f"hf:org/one@{COMMIT}/data/all.jsonl"
         assert_survived(folder, source, environment, HubHalfway)
