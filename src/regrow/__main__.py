@@ -4,11 +4,13 @@ Only the named stage is imported, so that a stage that needs no model never load
 """
 
 import ast
+import functools
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
-from regrow.errors import UserError
+from regrow.errors import UserError, file_fault, memory_fault
 
 STAGES = Path(__file__).parent / "stages"
 
@@ -23,7 +25,11 @@ def usage() -> str:
 
 
 def main() -> None:
-    """Run the stage that the first argument names; a `UserError` becomes one sentence."""
+    """Run the stage that the first argument names.
+
+    A `UserError`, or a fault of the machine (disk, rights, memory), becomes one sentence; any other
+    exception is a fault of this program and keeps its traceback.
+    """
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("--help", "-h"):
         print(usage())
@@ -33,13 +39,26 @@ def main() -> None:
 
     import typer
 
+    from regrow.params import check_unchanged
+
     stage = importlib.import_module(f"regrow.stages.{name}")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(stage.main)
+
+    @functools.wraps(stage.main)
+    def run(*given: Any, **named: Any) -> None:
+        stage.main(*given, **named)
+        check_unchanged()
+
+    app.command()(run)
     try:
         app(args=sys.argv[2:], prog_name=f"python -m regrow {name}")
     except UserError as error:
         sys.exit(f"regrow {name}: {error}")
+    except Exception as error:
+        said = memory_fault(error, name) or file_fault(error)
+        if said is None:
+            raise
+        sys.exit(f"regrow {name}: {said}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Model folders: GGUF or safetensors in, safetensors out."""
 
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from regrow.errors import UserError
+from regrow.errors import UserError, memory_fault
 from regrow.files import replacing
 
 # What a model folder may hold. Anything else stays behind: pickled weights and Python code above
@@ -36,24 +39,134 @@ def _copy_folder(source: Path, out: Path) -> None:
                 f"{source} holds no {required}: a model folder needs config.json, a tokenizer and "
                 "safetensors weights (pickled weights are never read)"
             )
+    paths = sorted({path for pattern in PORTABLE for path in source.glob(pattern)})
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path} is not a plain file; remove it from the model folder")
+        if not _lies_in(path.resolve(), source.resolve()):
+            raise UserError(
+                f"{path} is a link that leads out of the model folder; put the file itself there"
+            )
+    _check_folder(source)
     out.mkdir()
-    for path in sorted({path for pattern in PORTABLE for path in source.glob(pattern)}):
+    for path in paths:
         shutil.copyfile(path, out / path.name)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    if path.is_relative_to(folder):
+        return True
+    # A snapshot in the cache of the hub's client is a folder of links to the files beside it.
+    cached = folder.parent.name == "snapshots"
+    return cached and path.is_relative_to(folder.parent.parent / "blobs")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder whose JSON files name others outside it, or code.
+
+    `from_pretrained` takes these values for paths as they are; what lies elsewhere on the machine
+    is no part of the model.
+
+    Raises:
+        UserError: it does, or a file of it is no JSON.
+    """
+    for path in sorted(folder.glob("*.json")):
+        if path.name in ("config.json", "tokenizer_config.json") or ".index." in path.name:
+            try:
+                values = json.loads(path.read_bytes())
+            except (OSError, ValueError, RecursionError) as error:
+                raise UserError(
+                    f"{folder} holds no model: {path.name} is not JSON ({_one_line(error)})"
+                ) from None
+            for key, name in _files_named(values):
+                if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+                    raise UserError(
+                        f"{path}: {key} is {name!r}, but must be the name of a file in this folder"
+                    )
+                if name.endswith((".bin", ".pt", ".pth", ".pkl")):
+                    raise UserError(f"{path}: {key} is {name!r}, and pickles are never read")
+            for name in _attentions(values):
+                if name not in (None, "eager", "sdpa"):
+                    raise UserError(
+                        f"{path}: attn_implementation is {name!r}, which may be code from the hub; "
+                        "remove it"
+                    )
+
+
+def _files_named(values: Any) -> Iterator[tuple[str, Any]]:
+    """The keys and values of a JSON file that transformers opens as files of the folder."""
+    if isinstance(values, dict):
+        shards = values.get("weight_map")
+        if isinstance(shards, dict):
+            yield from ((f"weight_map[{key!r}]", name) for key, name in shards.items())
+        versions = values.get("fast_tokenizer_files")
+        if isinstance(versions, list):
+            yield from (("fast_tokenizer_files", name) for name in versions)
+        if values.get("transformers_weights") is not None:
+            yield "transformers_weights", values["transformers_weights"]
+
+
+def _attentions(values: Any) -> Iterator[Any]:
+    """What a configuration and those inside it say of their attention."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            if key in ("attn_implementation", "_attn_implementation"):
+                yield from value.values() if isinstance(value, dict) else [value]
+            else:
+                yield from _attentions(value)
+
+
+def _check_size(config: Any, tensors: int, size: int) -> None:
+    """Compare what a configuration asks for with the weights there are, in number and in bytes.
+
+    transformers makes the whole model, and fills with random numbers what the weights lack, before
+    it says so: a few bytes could ask for all of the memory.
+
+    Raises:
+        ValueError: a layer would have no tensor, or a parameter less than a bit.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    layers = getattr(config, "num_hidden_layers", 0)
+    if type(layers) is int and layers > tensors:
+        raise ValueError(f"its configuration has {layers} layers, but there are {tensors} tensors")
+    with torch.device("meta"):  # which takes no memory
+        build: Any = AutoModelForCausalLM.from_config
+        asked = count_parameters(build(config, trust_remote_code=False))
+    if asked > 8 * size:
+        raise ValueError(
+            f"its configuration has {asked:,} parameters, but the weights are {size:,} bytes"
+        )
 
 
 def _convert_gguf(source: Path, out: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.integrations.gguf.reader import read_gguf_metadata
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            source.parent, gguf_file=source.name, dtype=torch.float32
-        )
-    except Exception as error:  # the reader raises whatever it trips over in a broken file
-        raise UserError(
-            f"{source} is no GGUF file that transformers can read: {_one_line(error)}"
-        ) from error
+    only: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    # Alone in a folder: transformers would read a tokenizer_config.json beside the file as well.
+    with TemporaryDirectory() as folder:
+        try:
+            (Path(folder) / source.name).symlink_to(source.resolve())
+            # This reader stops at the file's end; the one for other architectures would go on.
+            _, tensors = read_gguf_metadata(str(source))
+            only["gguf_file"] = source.name
+            config = AutoConfig.from_pretrained(folder, **only)
+            _check_size(config, len(tensors), source.stat().st_size)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **only)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, **only
+            )
+        except Exception as error:  # the reader raises whatever it trips over in a broken file
+            if memory_fault(error):
+                raise
+            raise UserError(
+                f"{source} is no GGUF file that transformers can read: {_one_line(error)}"
+            ) from error
+    model, loading = loaded
+    _check_missing(loading, source)
     # The weights are de-quantised by now, but transformers would refuse to save a model that
     # still says it is quantised.
     model.hf_quantizer = None
@@ -74,10 +187,18 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
         UserError: the folder holds no model that transformers can load, or lacks weights.
     """
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    _check_folder(folder)
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tensors = size = 0
+        for path in folder.glob("*.safetensors"):
+            size += path.stat().st_size
+            with safe_open(path, "np") as weights:
+                tensors += len(weights.keys())
+        _check_size(config, tensors, size)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -86,15 +207,29 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # transformers raises whatever it trips over in a configuration
+        if memory_fault(error):
+            raise
         raise UserError(
             f"{folder} holds no model that transformers can load: {_one_line(error)}"
         ) from error
     model, loading = loaded
+    _check_missing(loading, folder)
+    try:
+        return model.to(device).eval()
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f"compute.device is {device!r}, where the model cannot be put: {_one_line(error)}"
+        ) from error
+
+
+def _check_missing(loading: Any, source: Path) -> None:
     # transformers fills these with random numbers and goes on.
     if missing := sorted(loading["missing_keys"]):
-        raise UserError(f"the weights in {folder} lack {', '.join(missing)}; fetch them again")
-    return model.to(device).eval()
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise UserError(
+            f"the weights in {source} lack {', '.join(missing[:5])}{more}; fetch them again"
+        )
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -105,9 +240,17 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    _check_folder(folder)
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        # Some faults show only here, as a `model_max_length` that is a text.
+        tokens = tokenizer("a", add_special_tokens=False)["input_ids"]
+        if not tokens or tokens[0] not in tokenizer("a")["input_ids"]:
+            raise ValueError("it makes no token of the text 'a'")
+        return tokenizer
+    except Exception as error:  # as for models; tokenizers raises Exception itself
         raise UserError(f"{folder} holds no tokenizer: {_one_line(error)}") from error
 
 
@@ -124,4 +267,4 @@ def count_parameters(model: Any) -> int:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    return " ".join(str(error).split())[:300] or type(error).__name__

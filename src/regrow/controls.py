@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from regrow.accuracy import gold_nll, right, rounded
 from regrow.errors import UserError
@@ -71,8 +70,9 @@ def read_controls(path: Path) -> Controls:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    except YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # the YAML reader's own, and whatever it trips over (see params.py)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is not YAML: {reason}") from None
     try:
         controls = Controls.model_validate(values)
     except ValidationError as error:

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from regrow.errors import UserError, file_fault
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write a file or folder at; rename it to `path` on success.
 
-    On an exception what was written is removed and `path` is left as it was.
+    On an exception what was written is removed and `path` is left as it was. One that says that
+    the system did not let us write becomes a `UserError` that names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
@@ -21,6 +24,10 @@ def replacing(path: Path) -> Iterator[Path]:
         yield beside
         _remove(path)
         beside.rename(path)
+    except Exception as error:
+        if said := file_fault(error, path):
+            raise UserError(said) from error
+        raise
     finally:
         _remove(beside)
 

@@ -24,9 +24,10 @@ def row_logits(model: Any, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
         [n, vocabulary], in the model's dtype.
 
     Raises:
-        UserError: a tree is longer than the model's sliding window.
+        UserError: a tree is longer than the model's sliding window, or of another tokenizer.
     """
     device = model.device
+    check_tokens(int(batch.input_ids.max()), model.get_input_embeddings().weight.shape[0])
     _check_window(model.config, int(batch.position_ids.max()) + 1)
     states = model.base_model(
         input_ids=batch.input_ids.to(device),
@@ -46,6 +47,15 @@ def output_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
     logits: torch.Tensor = model.get_output_embeddings()(states)
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def check_tokens(largest: int, vocabulary: int) -> None:
+    """Raise `UserError` where a tokenizer gives a token that the model has no row for."""
+    if largest >= vocabulary:
+        raise UserError(
+            f"the tokenizer gives token {largest}, but the model has {vocabulary} tokens, from 0; "
+            "its tokenizer files are those of another model"
+        )
 
 
 def _mask(model: Any, sees: torch.Tensor) -> torch.Tensor:

@@ -102,21 +102,22 @@ def read_predictions(path: Path) -> Predictions:
         # Not pq.read_table: it would also open a folder, or take a file for part of a data set.
         with pq.ParquetFile(path) as file:
             table = file.read()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
         raise UserError(
             f"{path} is not a whole parquet file ({_first_line(error)}); "
             "delete it and run `dvc repro`"
         ) from None
     found = {field.name: str(field.type) for field in table.schema}
     wanted = {field.name: str(field.type) for field in SCHEMA}
-    if found != wanted:
+    if found != wanted or len(table.schema) != len(SCHEMA):
         raise UserError(
             f"{path} does not hold predictions: its columns are {_columns(found)}, not "
             f"{_columns(wanted)}; delete it and run `dvc repro`"
         )
-    columns = {name: table.column(name).to_pylist() for name in wanted}
     metadata = table.schema.metadata or {}
     try:
+        table.validate(full=True)
+        columns = {name: table.column(name).to_pylist() for name in wanted}
         predictions = Predictions(
             ids=columns["id"],
             splits=columns["split"],
@@ -128,7 +129,7 @@ def read_predictions(path: Path) -> Predictions:
             mlp_parameters=int(metadata[b"mlp_parameters"]),
         )
         fault = next(_faults(predictions), None)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         fault = f"a value is missing or of another type ({_first_line(error)})"
     if fault:
         raise UserError(f"{path} does not hold predictions: {fault}; delete it and run `dvc repro`")

@@ -5,6 +5,7 @@ Questions and labels are kept apart everywhere, so that what must not see a labe
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ def read_source(path: Path) -> tuple[list[Question], list[int]]:
     Raises `UserError` naming file and line (or row, from 1) at the first fault, such as an answer
     that is held back (PIQA's label -1, Social IQa's empty one).
     """
-    if path.suffix not in SOURCE_SUFFIXES or path.is_dir():
+    # A pipe or a device of such a name would be read for ever.
+    if path.suffix not in SOURCE_SUFFIXES or not path.is_file():
         raise UserError(f"{path} is not a data set; name one {', '.join(SOURCE_SUFFIXES)} file")
     rows = _json_lines(path) if path.suffix == ".jsonl" else _table_rows(path)
     placed: list[Placed] = []
@@ -202,10 +204,13 @@ def _table_rows(path: Path) -> Iterator[Placed]:
     number = 0
     try:
         for batch in _batches(path):
+            # A stream is mapped as it is; offsets that lead out of it would end the process.
+            batch.validate(full=True)
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path.name}, row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
+    # Values without a like in Python: a text that is no UTF-8, a date in the year 5,000,000.
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path.name} cannot be read as {path.suffix[1:]} ({reason})") from None
 
@@ -234,7 +239,10 @@ def _columns(place: str, present: Sequence[str]) -> list[str]:
     if lacking:
         needed = ", ".join(layout.fields)
         raise UserError(f"{place} has no column {lacking[0]!r}; it needs {needed}")
-    return [name for name in present if name == "id" or name in layout.fields]
+    columns = [name for name in present if name == "id" or name in layout.fields]
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise UserError(f"{place} has the column {twice[0]!r} twice; it needs one of each")
+    return columns
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -392,7 +400,8 @@ def _text(place: str, row: Mapping[str, Any], name: str) -> str:
 
 def _checked_text(place: str, name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{place}: {name} must be a text that is not blank (it is {value!r})")
+        shown = reprlib.repr(value)
+        raise UserError(f"{place}: {name} must be a text that is not blank (it is {shown})")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise UserError(f"{place}: {name} holds half a surrogate pair, which is no character")
     return value

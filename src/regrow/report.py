@@ -22,7 +22,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from regrow.errors import UserError
 from regrow.evidence import MEASURES
@@ -938,7 +937,7 @@ def _read_yaml(path: Path) -> tuple[str, Json]:
         values = YAML(typ="safe", pure=True).load(text)
     except OSError:
         raise UserError(f"{path} is missing; {MISSING}") from None
-    except (YAMLError, ValueError) as error:
+    except Exception as error:  # the YAML reader's own, and whatever it trips over (see params.py)
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not YAML ({reason}); {MISSING}") from None
     if not isinstance(values, dict):

@@ -19,6 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from regrow.errors import UserError, file_fault
+
 STATES = Path(".regrow")
 LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -44,21 +46,43 @@ class Unfinished:
         self._saved = time.monotonic()
 
     def read(self) -> Any:
-        """The progress that `write` kept, or None."""
+        """The progress that `write` kept, or None, also where it is damaged."""
+        path = self.folder / "progress.json"
         try:
-            return json.loads((self.folder / "progress.json").read_text(encoding="utf-8"))
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            progress = kept["progress"]
+            whole = kept["sha256"] == _sha256(json.dumps(progress))
         except FileNotFoundError:
             return None
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            self.discard(path)
+            return None
+        return progress
 
     def write(self, progress: Any) -> None:
         """Keep `progress`, whole or not at all, even if the machine stops."""
         path = self.folder / "progress.json"
         beside = path.with_suffix(".partial")
-        beside.write_text(json.dumps(progress), encoding="utf-8")
-        flush(beside)
-        beside.replace(path)
+        text = json.dumps(progress)
+        try:
+            beside.write_text(
+                f'{{"sha256": "{_sha256(text)}", "progress": {text}}}', encoding="utf-8"
+            )
+            flush(beside)
+            beside.replace(path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise UserError(file_fault(error, path) or str(error)) from error
         flush(self.folder)
         self.saved()
+
+    def discard(self, damaged: Path) -> None:
+        """Remove all state and say why, so that the work starts anew."""
+        print(f"The state of an interrupted run is damaged ({damaged}): starting anew.", flush=True)
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
 
 
 @contextmanager
@@ -98,6 +122,15 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def fingerprints(folder: Path) -> dict[str, str]:
+    """A hash of each file (or folder) in `folder`, by name."""
+    return {path.name: _content(path) for path in sorted(folder.iterdir())}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def _key(out: Path, inputs: Sequence[Path], settings: Sequence[object]) -> str:
     described = {
         "out": out.as_posix(),
@@ -108,8 +141,7 @@ def _key(out: Path, inputs: Sequence[Path], settings: Sequence[object]) -> str:
         "code": _content(Path(__file__).parent),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
-    text = json.dumps(described, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _sha256(json.dumps(described, sort_keys=True))[:32]
 
 
 def _content(path: Path) -> str:
@@ -120,6 +152,6 @@ def _content(path: Path) -> str:
             for part in sorted(path.iterdir())
             if part.name != "__pycache__"
         }
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return _sha256(json.dumps(parts))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

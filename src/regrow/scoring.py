@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from regrow.forward import row_logits
+from regrow.forward import check_tokens, row_logits
 from regrow.resume import Unfinished
 from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
@@ -74,6 +74,7 @@ def branch_log_probs(
             picks += [offset + node - rows.start for node in nodes]
             targets += tokens
         offset += len(rows)
+    check_tokens(max(targets, default=0), logits.shape[-1])
     totals = logits.logsumexp(-1)
     log_probs = logits[picks, targets] - totals[picks]
     taken = iter(log_probs.tolist())

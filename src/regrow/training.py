@@ -4,6 +4,7 @@ Fine-tuning and distillation differ in the `Task` they are given, and in nothing
 the questions, their order, the batches, the steps and the schedule are the same.
 """
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,15 +18,16 @@ from dvclive.live import Live
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from regrow.errors import UserError
-from regrow.forward import row_logits
+from regrow.errors import UserError, file_fault
+from regrow.forward import check_tokens, row_logits
 from regrow.objectives import cross_entropy, kl_divergence
 from regrow.params import Training
-from regrow.resume import Unfinished, flush
+from regrow.resume import Unfinished, fingerprints, flush
 from regrow.teacher_logits import Record
 from regrow.trees import Batch, Positions, Tree, flat_rows, keep_branch, pack
 
-WHOLE = "whole"  # the file that a checkpoint gets when all others are on the disk
+# The file that a checkpoint gets when all others are on the disk; it holds their hashes.
+WHOLE = "whole"
 
 SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
@@ -56,6 +58,7 @@ def finetuning_task(trees: Sequence[Tree], answers: Sequence[int], positions: Po
             chain = chains[place]
             following = chain.context[1:] if positions == "all" else ()
             tokens += following + chain.branches[0]
+        check_tokens(max(tokens), logits.shape[-1])
         return cross_entropy(logits, torch.tensor(tokens, device=logits.device))
 
     return Task(chains, positions, loss)
@@ -149,6 +152,9 @@ def train(
     callbacks = [LogToDVCLive(log), SaveWhenDue(state)]
     trainer = TaskTrainer(task, order, model=model, args=arguments, callbacks=callbacks)
     checkpoint = last_checkpoint(state.folder)
+    if checkpoint is not None and (damaged := damage(checkpoint)) is not None:
+        state.discard(damaged)
+        checkpoint = None
     if checkpoint is not None:
         print(f"An interrupted training goes on from its {checkpoint.name}.", flush=True)
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
@@ -166,6 +172,22 @@ def last_checkpoint(folder: Path) -> Path | None:
             shutil.rmtree(latest)
         latest = path
     return latest
+
+
+def damage(checkpoint: Path) -> Path | None:
+    """A file of a checkpoint that is not as it was saved, if there is one."""
+    try:
+        saved = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
+    except ValueError:
+        return checkpoint / WHOLE
+    found = fingerprints(checkpoint)
+    del found[WHOLE]
+    if saved == found:
+        return None
+    names = saved.keys() | found.keys() if isinstance(saved, dict) else {WHOLE}
+    return checkpoint / min(
+        name for name in names if name == WHOLE or saved.get(name) != found.get(name)
+    )
 
 
 def collate(task: Task, places: Sequence[int]) -> dict[str, Any]:
@@ -193,16 +215,25 @@ class TaskTrainer(Trainer):
         # `question_order` and not by the trainer.
         return SequentialSampler(self.order)
 
-    def _save_checkpoint(self, *given: Any, **named: Any) -> None:
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # transformers writes a checkpoint where it is to be found, file by file. This one counts
         # once it is on the disk as a whole, and only then the one before it goes.
         folder = Path(str(self.args.output_dir))
         earlier = last_checkpoint(folder)
-        super()._save_checkpoint(*given, **named)
         written = folder / f"checkpoint-{self.state.global_step}"
-        flush(written)
-        (written / WHOLE).touch()
-        flush(written)
+        try:
+            super()._save_checkpoint(model, trial)
+            flush(written)
+            beside = written / f"{WHOLE}.partial"
+            beside.write_text(json.dumps(fingerprints(written)), encoding="utf-8")
+            flush(beside)
+            beside.replace(written / WHOLE)
+            flush(written)
+        except Exception as error:
+            shutil.rmtree(written, ignore_errors=True)
+            if said := file_fault(error, written):
+                raise UserError(said) from error
+            raise
         if earlier is not None and earlier != written:
             shutil.rmtree(earlier)
 
@@ -256,15 +287,21 @@ class LogToDVCLive(TrainerCallback):
             self._log(int(logs["step"]), logs)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write one step's metrics; stop at once on a loss that is not a number."""
+        """Write one step's metrics; stop at once on a loss or gradient that is not a number.
+
+        The trainer logs a step before it saves it: what is saved had a finite loss, and a finite
+        gradient led to it.
+        """
         logs: dict[str, float] = kwargs["logs"]
         if "loss" not in logs:
             return
-        if not np.isfinite(logs["loss"]):
-            raise UserError(
-                f"the loss is {logs['loss']} at step {state.global_step} of {state.max_steps}, at "
-                f"a learning rate of {logs['learning_rate']:.3g}; lower the learning rate"
-            )
+        for name, words in (("loss", "loss"), ("grad_norm", "gradient's norm")):
+            if not np.isfinite(logs[name]):
+                raise UserError(
+                    f"the {words} is {logs[name]} at step {state.global_step} of "
+                    f"{state.max_steps}, at a learning rate of {logs['learning_rate']:.3g}; lower "
+                    "the learning rate"
+                )
         self._log(state.global_step, logs)
 
     def _log(self, step: int, logs: dict[str, float]) -> None:
