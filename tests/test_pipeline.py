@@ -337,6 +337,7 @@ def installed(study: Study) -> Study:
     other = study.params
     other["compare"]["resamples"] = 300
     (study.root / "studies" / "coarse.yaml").write_text(yaml.safe_dump(other), "utf-8")
+    study.run("python", "-m", "regrow", "doctor", "--record", "environment.json", PYTHONPATH="src")
     study.commit()
     return study
 
