@@ -478,6 +478,76 @@ def test_a_record_with_a_column_of_another_length_is_named(
     assert str(folder) in str(caught.value)
 
 
+@pytest.mark.parametrize("harm", ["starts late", "ends early", "goes back"])
+def test_offsets_that_do_not_lead_through_the_rows_are_named(
+    harm: str, records: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    offsets = np.load(folder / "offsets.npy")
+    place = {"starts late": 0, "ends early": -1, "goes back": 2}[harm]
+    offsets[place] += {"starts late": 1, "ends early": -1, "goes back": 10**6}[harm]
+    np.save(folder / "offsets.npy", offsets)
+    with pytest.raises(UserError, match=f"does not lead from 0 to {Record(records()).layout.rows}"):
+        Record(folder)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("harm", ["type", "width", "order", "last byte"])
+def test_a_column_of_another_form_is_named(
+    harm: str, name: str, records: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    path = folder / f"{name}.npy"
+    column = np.load(path)
+    if harm == "last byte":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif harm == "type":
+        np.save(path, column.astype(np.float64))
+    elif harm == "width":
+        np.save(path, np.stack([column, column], -1))
+    elif column.ndim > 1:
+        np.save(path, np.asfortranarray(column))
+    else:
+        return
+    with pytest.raises(UserError, match=rf"{name}\.npy (lacks its last 1 bytes|holds .*, not )"):
+        Record(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"vocabulary": 0}, "must be numbers above 0"),
+        ({"rows": 0}, "must be numbers above 0"),
+        ({"top_k": 0}, "must be numbers above 0"),
+        ({"top_k": True}, "must be numbers above 0"),
+        ({"temperatures": 1.0}, "temperatures must be a list"),
+        ({"temperatures": [1.0, "2", 4.0]}, "temperatures must be a list"),
+        ({"positions": "some"}, "positions is 'some'"),
+    ],
+)
+def test_a_layout_with_another_value_is_named(
+    changed: dict[str, Any], said: str, records: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    layout = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    (folder / "record.json").write_text(json.dumps(layout | changed), encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        Record(folder)
+
+
+def test_tokens_beyond_the_vocabulary_are_refused(records: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    tokens = np.load(folder / "tokens.npy")
+    for token, refused in ((VOCABULARY - 1, False), (VOCABULARY, True)):
+        tokens[0, 3] = token
+        np.save(folder / "tokens.npy", tokens)
+        if refused:
+            with pytest.raises(UserError, match=f"beyond its vocabulary of {VOCABULARY}"):
+                Record(folder).targets(IDS[:1], 1.0)
+        else:
+            assert Record(folder).targets(IDS[:1], 1.0).tokens[0, 3] == token
+
+
 @pytest.mark.parametrize(
     "fields", [{"rows": None}, {"colour": "red"}, None, []], ids=["lacks", "adds", "null", "list"]
 )
