@@ -190,6 +190,17 @@ def test_what_cannot_be_said_is_null_and_no_crash(tmp_path: Path, case: str, hel
         save(figures["conformal"], tmp_path / "conformal")
 
 
+def test_a_cell_that_is_better_for_itself_is_not_among_others_that_are_tested_too() -> None:
+    sweep = sweep_of(sparsity=(0.1, 0.2, 0.4))
+    study = simulated_study(sweep, test=150, calibration=10, gain=0.25, seed=3)
+    among = paired_json(gather(study, sweep, SETTINGS))["sweep"]["0.2-600"]
+    alone = paired_json(gather(study, sweep_of(sparsity=(0.2,)), SETTINGS))["sweep"]["0.2-600"]
+    assert among["difference"] == alone["difference"]
+    assert alone["difference"]["low"] > 0
+    assert alone["holm_p"] == alone["p"] == among["p"] < 0.05 <= among["holm_p"]
+    assert (alone["verdict"], among["verdict"]) == ("superior", "non-inferior")
+
+
 def test_the_order_of_questions_moves_estimates_not_at_all() -> None:
     sweep = sweep_of(sparsity=(0.2,))
     study = simulated_study(sweep, test=60, choices=(2, 5, 3))

@@ -21,6 +21,7 @@ from regrow.statistics import (
     mean_interval,
     mean_sample,
     over_seeds,
+    percentile_interval,
     resample,
 )
 
@@ -142,7 +143,7 @@ def test_a_difference_agrees_with_scipys_paired_bootstrap() -> None:
     assert found.high == pytest.approx(theirs.high, abs=0.005)
 
 
-@given(st.integers(1, 500), st.floats(0.6, 0.999), st.booleans())
+@given(st.integers(1, 500), st.floats(0.05, 0.999), st.booleans())
 @settings(deadline=None)
 def test_all_right_or_all_wrong_gives_the_exact_interval(
     questions: int, confidence: float, is_right: bool
@@ -259,6 +260,19 @@ def test_samples_subtract_and_average_draw_by_draw() -> None:
     assert difference.draws == pytest.approx(two.draws - one.draws)
     assert average([one, two]).estimate == pytest.approx((one.estimate + two.estimate) / 2)
     assert average([one, two]).draws == pytest.approx((one.draws + two.draws) / 2)
+
+
+@pytest.mark.parametrize(("confidence", "ends"), [(0.4, (30, 70)), (0.9, (5, 95))])
+def test_an_interval_is_the_middle_of_the_draws_and_holds_the_estimate(
+    confidence: float, ends: tuple[float, float]
+) -> None:
+    draws = np.random.default_rng(0).permutation(101).astype(np.float64)
+    for estimate in (50, 3, 98):
+        found = percentile_interval(estimate, draws, confidence)
+        assert found.estimate == estimate
+        assert (found.low, found.high) == pytest.approx(
+            (min(ends[0], estimate), max(ends[1], estimate))
+        )
 
 
 def test_an_interval_says_when_it_cannot_be_had() -> None:

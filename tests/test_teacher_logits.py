@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 import tracemalloc
 from collections.abc import Sequence
@@ -331,6 +332,9 @@ def test_equal_runs_give_equal_bytes(top_k: int | None, tmp_path: Path, records:
     assert one == two
     whole = {"record.json", "ids.json", "offsets.npy", "nodes.npy", "log_probs.npy"}
     assert set(one) == whole | (set() if top_k is None else {"tokens.npy", "log_tails.npy"})
+    for name in set(one) - {"record.json", "ids.json"}:
+        column = np.load(tmp_path / "record" / name, mmap_mode="r")
+        assert len(one[name]) == column.offset + column.nbytes, name
 
 
 def test_a_top_k_record_of_a_small_vocabulary_takes_four_bytes_a_token(records: Any) -> None:
@@ -354,8 +358,9 @@ def test_token_ids_of_a_large_vocabulary_take_as_many_bytes_as_they_need(
     assert Record(tmp_path / "record").targets(["q"], 1.0).tokens[0, 0] == vocabulary - 1
 
 
-def test_a_record_that_was_interrupted_goes_on_to_the_same_bytes(
-    tmp_path: Path, records: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("harm", ["none", "empty", "halved", "another shape", "another row"])
+def test_a_record_that_was_interrupted_ends_in_the_same_bytes(
+    harm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Stopping(Unfinished):
         """Saves whenever it can, and stops behind the second time."""
@@ -371,15 +376,30 @@ def test_a_record_that_was_interrupted_goes_on_to_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         record(teacher(), *given, Stopping(tmp_path / "state", 0.0), 100)
     assert not (tmp_path / "record").exists()
+    (column,) = (tmp_path / "state").rglob("log_tails.npy")
+    values = np.load(column)
+    if harm in ("empty", "halved"):
+        os.truncate(column, 0 if harm == "empty" else column.stat().st_size // 2)
+    elif harm == "another shape":
+        np.save(column, values[:, :-1])
+    elif harm == "another row":
+        first = by_tokens(trees, 100)[0][0]
+        np.save(column, np.where(np.arange(len(values)) == first_row(trees, first), 0, values.T).T)
     scores = record(teacher(), *given, Unfinished(tmp_path / "state", math.inf), 100)
     batches = len(by_tokens(trees, 100))
     assert batches > 2, "there was nothing to go on with"
-    assert f"goes on behind 2 of {batches} batches" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (f"goes on behind 2 of {batches} batches" in said) == (harm == "none")
     for found, expected in zip(scores, score_choices(teacher(), trees), strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     write_record(tmp_path / "whole", "answer", 8, 100)
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "record" / path.name).read_bytes() == path.read_bytes()
+
+
+def first_row(trees: Sequence[Tree], place: int) -> int:
+    """Where in a record of `answer` positions a question's rows begin."""
+    return sum(len(tree.rows("answer")) for tree in trees[:place])
 
 
 @pytest.mark.parametrize("top_k", [None, 8])
@@ -476,6 +496,80 @@ def test_a_record_with_a_column_of_another_length_is_named(
     with pytest.raises(UserError, match="no whole record") as caught:
         Record(folder)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("harm", ["starts late", "ends early", "goes back"])
+def test_offsets_that_do_not_lead_through_the_rows_are_named(
+    harm: str, records: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    offsets = np.load(folder / "offsets.npy")
+    place = {"starts late": 0, "ends early": -1, "goes back": 2}[harm]
+    offsets[place] += {"starts late": 1, "ends early": -1, "goes back": 10**6}[harm]
+    np.save(folder / "offsets.npy", offsets)
+    with pytest.raises(UserError, match=f"does not lead from 0 to {Record(records()).layout.rows}"):
+        Record(folder)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("harm", ["type", "width", "order", "last byte", "version"])
+def test_a_column_of_another_form_is_named(
+    harm: str, name: str, records: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    path = folder / f"{name}.npy"
+    column = np.load(path)
+    if harm == "last byte":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif harm == "type":
+        np.save(path, column.astype(np.float64))
+    elif harm == "version":
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, column, (2, 0))
+    elif harm == "width":
+        np.save(path, np.stack([column, column], -1))
+    elif column.ndim > 1:
+        np.save(path, np.asfortranarray(column))
+    else:
+        return
+    said = "(lacks its last 1 bytes|holds .*, not |is of another version)"
+    with pytest.raises(UserError, match=rf"{name}\.npy {said}"):
+        Record(folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"vocabulary": 0}, "must be numbers above 0"),
+        ({"rows": 0}, "must be numbers above 0"),
+        ({"top_k": 0}, "must be numbers above 0"),
+        ({"top_k": True}, "must be numbers above 0"),
+        ({"temperatures": 1.0}, "temperatures must be a list"),
+        ({"temperatures": [1.0, "2", 4.0]}, "temperatures must be a list"),
+        ({"positions": "some"}, "positions is 'some'"),
+    ],
+)
+def test_a_layout_with_another_value_is_named(
+    changed: dict[str, Any], said: str, records: Any, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    layout = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    (folder / "record.json").write_text(json.dumps(layout | changed), encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        Record(folder)
+
+
+def test_tokens_beyond_the_vocabulary_are_refused(records: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    tokens = np.load(folder / "tokens.npy")
+    for token, refused in ((VOCABULARY - 1, False), (VOCABULARY, True)):
+        tokens[0, 3] = token
+        np.save(folder / "tokens.npy", tokens)
+        if refused:
+            with pytest.raises(UserError, match=f"beyond its vocabulary of {VOCABULARY}"):
+                Record(folder).targets(IDS[:1], 1.0)
+        else:
+            assert Record(folder).targets(IDS[:1], 1.0).tokens[0, 3] == token
 
 
 @pytest.mark.parametrize(
