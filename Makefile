@@ -62,8 +62,11 @@ bench: .venv-bench/installed
 	    --constraint benchmarks/constraints.txt --editable '.[bench]'
 	@cat constraints.txt benchmarks/constraints.txt pyproject.toml > $@
 
+# Two at a time, for a good part of the tests waits for DVC.
+PARALLEL := --numprocesses 2 --dist worksteal
+
 test: .venv/installed-test
-	$(ACTIVATE) python -m pytest $(ARGS)
+	$(ACTIVATE) python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: .venv/installed-test
 	$(ACTIVATE) python -m pytest -m slow $(ARGS)
@@ -71,7 +74,7 @@ test-slow: .venv/installed-test
 # OUT=docs/coverage.json keeps the figures.
 coverage: .venv/installed-test
 	@rm -f .coverage .coverage.*
-	$(ACTIVATE) python -m pytest --cov $(ARGS)
+	$(ACTIVATE) python -m pytest --cov $(PARALLEL) $(ARGS)
 	@$(ACTIVATE) python tests/covered.py $(if $(OUT),--out $(OUT))
 
 mutation: .venv/installed-trust

@@ -34,7 +34,8 @@ def main() -> None:
     if name in ("--help", "-h"):
         print(usage())
         return
-    if not (STAGES / f"{name}.py").is_file() or name.startswith("_"):
+    known = {path.stem for path in STAGES.glob("[a-z]*.py")}
+    if name not in known:
         sys.exit(f"regrow: there is no stage {name!r}.\n\n{usage()}")
 
     import typer
