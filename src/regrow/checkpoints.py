@@ -155,7 +155,9 @@ def _convert_gguf(source: Path, out: Path) -> None:
             only["gguf_file"] = source.name
             config = AutoConfig.from_pretrained(folder, **only)
             _check_size(config, len(tensors), source.stat().st_size)
-            tokenizer = AutoTokenizer.from_pretrained(folder, **only)
+            # A tokenizer keeps this option in its configuration, and so in every checkpoint; in a
+            # folder of this machine it changes nothing else.
+            tokenizer = AutoTokenizer.from_pretrained(folder, **only | {"local_files_only": False})
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, **only
             )
