@@ -488,7 +488,7 @@ def test_state_that_is_whole_is_gone_on_from(place: Path, anew: Callable[[str], 
 
 
 def test_a_flipped_bit_of_predictions_is_found_or_harmless_or_a_number(tmp_path: Path) -> None:
-    """zstd and the checks of what was read find the more part; DVC's hash finds all."""
+    """The pages' checksums and the checks of what was read find nearly all; DVC's hash all."""
     path = tmp_path / "p.parquet"
     draw = np.random.default_rng(0)
     counts = [2, 3, 5] * 40
@@ -517,7 +517,7 @@ def test_a_flipped_bit_of_predictions_is_found_or_harmless_or_a_number(tmp_path:
         else:
             outcomes["the same" if found == given else "another value"] += 1
     print(dict(outcomes))
-    assert outcomes["named"] > outcomes["another value"]
+    assert outcomes["named"] > 50 * outcomes["another value"]
 
 
 def test_a_flipped_bit_of_weights_is_found_in_the_header_alone(

@@ -89,7 +89,9 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     )
     table = pa.table(columns, schema=schema)
     with replacing(path) as beside:
-        pq.write_table(table, beside, compression="zstd", use_dictionary=False)
+        pq.write_table(
+            table, beside, compression="zstd", use_dictionary=False, write_page_checksum=True
+        )
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -100,7 +102,7 @@ def read_predictions(path: Path) -> Predictions:
         )
     try:
         # Not pq.read_table: it would also open a folder, or take a file for part of a data set.
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
         raise UserError(
