@@ -284,7 +284,11 @@ def results(module: Module) -> list[Mutant]:
     with use_db(module.session, WorkDB.Mode.open) as session:
         done = sorted(session.completed_work_items, key=lambda pair: place(spec_of(pair[0])))
     ran = [pair for pair in done if pair[1].worker_outcome != WorkerOutcome.SKIPPED]
-    return [mutant(module, spec_of(item), result) for item, result in ran]
+    # A change that cosmic-ray itself fails to make (of exceptions listed behind a star) is none.
+    made = [(item, result) for item, result in ran if result.diff is not None]
+    if len(made) < len(ran):
+        print(f"{module.name}: {len(ran) - len(made)} could not be made", file=sys.stderr)
+    return [mutant(module, spec_of(item), result) for item, result in made]
 
 
 def mutant(module: Module, spec: MutationSpec, result: WorkResult) -> Mutant:
