@@ -1,12 +1,14 @@
 """README and docs: figures from committed files, links that lead somewhere, every key explained."""
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -88,3 +90,56 @@ def test_every_dependency_has_its_reason_and_every_import_is_a_dependency():
     }
     others = imported - sys.stdlib_module_names - {"regrow"}
     assert {name.replace("ruamel", "ruamel.yaml").replace("_", "-") for name in others} <= runtime
+
+
+# The full study
+
+
+FULL = ROOT / "results" / "csqa-full"
+
+
+def full(path: str) -> dict[str, Any]:
+    return dict(json.loads((FULL / path).read_text(encoding="utf-8")))
+
+
+def percent(value: dict[str, float], form: str = "{:.1f}") -> str:
+    estimate, low, high = (form.format(100 * value[name]) for name in ("estimate", "low", "high"))
+    return f"{estimate} [{low}, {high}]"
+
+
+@pytest.mark.parametrize("part", ["sparsity", "train-size"])
+def test_the_results_page_shows_the_full_studys_accuracies(part):
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for cell in full(f"{part}/metrics/comparison.json")["sweep"].values():
+        shown = [percent(cell[name]) for name in ("pruned", "finetune", "distill")]
+        shown.append(percent(cell["difference"], "{:+.1f}"))
+        first = f"{cell['train_size']:,}" if part == "train-size" else f"{cell['sparsity']} ("
+        rows = [line for line in page.splitlines() if line.startswith(f"| {first}")]
+        assert any(" | ".join(shown) in row for row in rows), (first, shown)
+
+
+def test_the_results_page_shows_the_full_studys_uncertainty():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for size in (200, 600, 2000):
+        folder = "train-size/metrics/evidence/models"
+        ce, kl = (full(f"{folder}/{kind}/0.2-{size}.json") for kind in ("finetuned", "distilled"))
+        shown = [
+            f"{ce['nll']:.2f} / {kl['nll']:.2f}",
+            f"{100 * ce['ece']:.1f} / {100 * kl['ece']:.1f}",
+            f"{ce['set_size']:.2f} / {kl['set_size']:.2f}",
+            f"{100 * ce['agreement']:.0f} / {100 * kl['agreement']:.0f}",
+            f"{ce['kl']:.2f} / {kl['kl']:.2f}",
+        ]
+        assert f"| {size:,} | {' | '.join(shown)} |" in page
+
+
+def test_the_results_page_shows_the_full_studys_controls():
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    controls = full("controls.json")
+    for one in controls["contrasts"]:
+        shown = [one["question"], f"{one['arm']} - {one['other']}"]
+        shown += [percent(one["accuracy"], "{:+.1f}"), f"{one['nll']['estimate']:+.2f}"]
+        assert f"| {' | '.join(shown)} | {one['holm_p']:.1g} | {one['verdict']} |" in page
+    for name, arm in controls["arms"].items():
+        shown = [name, percent(arm["accuracy"]), f"{arm['nll']['estimate']:.2f}"]
+        assert f"| {' | '.join(shown)} |" in page
