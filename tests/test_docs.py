@@ -143,3 +143,19 @@ def test_the_results_page_shows_the_full_studys_controls():
     for name, arm in controls["arms"].items():
         shown = [name, percent(arm["accuracy"]), f"{arm['nll']['estimate']:.2f}"]
         assert f"| {' | '.join(shown)} |" in page
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "more"),
+    [
+        ("controls", "controls.json", ("--controls", str(FULL / "controls.yaml"))),
+        ("report", "report.html", ()),
+    ],
+)
+def test_the_full_studys_contrasts_and_page_are_what_their_commands_write(
+    stage, name, more, tmp_path
+):
+    out = tmp_path / name
+    command = (sys.executable, "-m", "regrow", stage, "--results", str(FULL), "--out", str(out))
+    subprocess.run([*command, *more], cwd=ROOT, check=True)
+    assert out.read_bytes() == (FULL / name).read_bytes()
