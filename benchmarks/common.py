@@ -68,6 +68,12 @@ class Bench:
         return self.root / "models" / "teacher"
 
     @property
+    def python(self) -> Path:
+        """What stages run with: the study's own Python, which has less to import than this one."""
+        own = self.root / ".venv" / "bin" / "python"
+        return own if own.is_file() else Path(sys.executable)
+
+    @property
     def tiny(self) -> bool:
         """Whether everything is only tried out."""
         return self.questions < FEW
@@ -140,7 +146,7 @@ class Bench:
         with log.open("wb") as output:
             started = time.monotonic()
             process = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.stage", note, first, *map(str, arguments)],
+                [self.python, "-m", "benchmarks.stage", note, first, *map(str, arguments)],
                 cwd=folder,
                 env=self.variables,
                 stdin=subprocess.DEVNULL,

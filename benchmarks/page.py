@@ -46,6 +46,11 @@ and the second counts it in full for a single run. On the same texts, with a who
 losses are the same number (below the table).
 - **Peak memory** is the process's largest resident set, pages of mapped files among it; "without \
 mapped files" is the largest that was seen without them.
+- **Where the time goes**: percent of the processor's time by kind of operator, under torch's \
+profiler, which slows small operators down more than large ones; below the table stand the other \
+kinds. The last lines of that part are what was tried and not taken: `torch.compile`, and two \
+runs at once with a thread each (examples a second of both together).
+- **Stages** run with the study's own `.venv`, which holds less to import than `.venv-bench`.
 - **Process start to first batch**: from the start of the process to the first call of the model; \
 for a stage without a model, to its first look at its data.
 - **Growth**: a line fitted to three sizes. The 100,000 questions are made up, and their model \

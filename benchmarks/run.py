@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import ceilings, evaluate, growth, pruned, record, startup, training
+from benchmarks import breakdown, ceilings, evaluate, growth, pruned, record, startup, training
 from benchmarks.common import FEW, Bench, reproduced
 from benchmarks.contest import NotMeasuredError
 from benchmarks.machine import machine, versions
@@ -21,6 +21,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "ceilings": ceilings.rows,
     "evaluate": evaluate.rows,
     "training": training.rows,
+    "breakdown": breakdown.rows,
     "record": record.rows,
     "pruned": pruned.rows,
     "startup": startup.rows,
@@ -40,8 +41,8 @@ def main(
     markdown: Annotated[bool, typer.Option(help="Print Markdown.")] = False,
     render: Annotated[bool, typer.Option(help="Measure nothing: show what --out holds.")] = False,
 ) -> None:
-    """Measure the study that lies in this folder; parts: ceilings, evaluate, training, record,
-    pruned, startup, growth."""
+    """Measure the study that lies in this folder; parts: ceilings, evaluate, training,
+    breakdown, record, pruned, startup, growth."""
     for name in only or []:
         if name not in GROUPS:
             raise UserError(f"there is no part {name!r}; choose of {', '.join(GROUPS)}")

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,14 +91,14 @@ def no_op(bench: Bench) -> Row:
     name = "no-op dvc repro"
     target = Target.most(1.3, "<= 1.3x")
     try:
-        number_of_stages = _nothing_to_do(bench.root)
+        number_of_stages = _nothing_to_do(bench)
         empty = bench.scratch / "empty"
-        _empty_pipeline(empty, number_of_stages)
+        _empty_pipeline(bench, empty, number_of_stages)
         seconds: dict[Path, list[float]] = {bench.root: [], empty: []}
         for number in range(bench.repeats + 1):
             for folder, values in seconds.items():
                 started = time.monotonic()
-                _dvc(folder, "repro", "--quiet")
+                _dvc(bench, folder, "repro", "--quiet")
                 if number:
                     values.append(time.monotonic() - started)
     except NotMeasuredError as fault:
@@ -115,17 +114,18 @@ def no_op(bench: Bench) -> Row:
     )
 
 
-def _nothing_to_do(root: Path) -> int:
+def _nothing_to_do(bench: Bench) -> int:
     """How many stages the study has; all must be up to date, for nothing is to be run here."""
+    root = bench.root
     if not (root / "dvc.yaml").is_file():
         raise NotMeasuredError("there is no dvc.yaml here")
-    printed = _dvc(root, "repro", "--dry")
+    printed = _dvc(bench, root, "repro", "--dry")
     if "Running stage" in printed or "is cached" in printed:
         raise NotMeasuredError("the study here is not up to date; run `make repro` first")
-    return len(_dvc(root, "stage", "list", "--name-only").split())
+    return len(_dvc(bench, root, "stage", "list", "--name-only").split())
 
 
-def _empty_pipeline(folder: Path, count: int) -> None:
+def _empty_pipeline(bench: Bench, folder: Path, count: int) -> None:
     """A repository of its own under DVC, run once."""
     folder.mkdir()
     described = {
@@ -135,19 +135,19 @@ def _empty_pipeline(folder: Path, count: int) -> None:
     # JSON is YAML.
     (folder / "dvc.yaml").write_text(json.dumps({"stages": described}), encoding="utf-8")
     (folder / "in").touch()
-    _run(folder, "git", "init", "--quiet")
-    _dvc(folder, "init", "--quiet")
-    _dvc(folder, "config", "core.analytics", "false")
-    _dvc(folder, "repro", "--quiet")
+    _run(bench, folder, "git", "init", "--quiet")
+    _dvc(bench, folder, "init", "--quiet")
+    _dvc(bench, folder, "config", "core.analytics", "false")
+    _dvc(bench, folder, "repro", "--quiet")
 
 
-def _dvc(folder: Path, *arguments: str) -> str:
-    return _run(folder, sys.executable, "-m", "dvc", *arguments)
+def _dvc(bench: Bench, folder: Path, *arguments: str) -> str:
+    return _run(bench, folder, str(bench.python), "-m", "dvc", *arguments)
 
 
-def _run(folder: Path, *command: str) -> str:
-    # `python` of dvc.yaml is the one that runs this.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+def _run(bench: Bench, folder: Path, *command: str) -> str:
+    # `python` of dvc.yaml is the one that runs DVC.
+    path = os.pathsep.join([str(bench.python.parent), os.environ["PATH"]])
     done = subprocess.run(
         command,
         cwd=folder,

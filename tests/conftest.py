@@ -19,6 +19,11 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "a study, für alle"
+PLANTED = {
+    "HF_TOKEN": "hf_plantedInEveryStudy",
+    "AWS_SECRET_ACCESS_KEY": "planted/In+Every+Study",
+}
+"""Secrets in the environment of every study; no run may write them anywhere."""
 """Every study of the tests lies in a folder whose name holds spaces and another letter."""
 
 SENTENCES = (
@@ -266,6 +271,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             "HF_HUB_OFFLINE": "1",
             "MPLCONFIGDIR": str(home / "matplotlib"),
             "PYTHONDONTWRITEBYTECODE": "1",
+            **PLANTED,
         }
         server = subprocess.Popen([sys.executable, script, "--serve", address], env=given)
         try:

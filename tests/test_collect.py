@@ -19,6 +19,8 @@ def test_results_are_those_of_the_sweep_alone(study) -> None:
     assert "predictions/distilled/0.5-8-0.parquet" in files
     assert "plots/training/finetuned/0.5-8-0/plots/metrics/loss.tsv" in files
     assert not [path for path in files if "0.25" in path or "safetensors" in path]
+    listed = [f"results/mine/{path}" for path in sorted(files)]
+    assert not study.run("git", "check-ignore", *listed, check=False).stdout
     stages = yaml.safe_load((kept / "dvc.lock").read_text("utf-8"))["stages"]
     assert "distill@0.5-8-0" in stages
     assert not [name for name in stages if "0.25" in name]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from conftest import FOLDER, Study, stages_run, synthetic_questions, write_jsonl
+from conftest import FOLDER, PLANTED, Study, stages_run, synthetic_questions, write_jsonl
 
 SPARSITIES = ("0.25", "0.5")
 RUNS = tuple(f"{sparsity}-8-0" for sparsity in SPARSITIES)
@@ -41,6 +41,15 @@ def new_runs(*items: str) -> set[str]:
 
 def files(study: Study, *folders: str) -> dict[str, bytes]:
     return {path: content for path, content in study.outputs().items() if path.startswith(folders)}
+
+
+def test_a_whole_run_writes_no_secret_of_its_environment(study) -> None:
+    printed = study.dvc("repro", "--force")
+    assert set(stages_run(printed)) == ALL
+    found = [path for path in study.root.rglob("*") if path.is_file()]
+    for secret in PLANTED.values():
+        assert secret not in printed
+        assert not [path for path in found if secret.encode() in path.read_bytes()]
 
 
 # What reruns

@@ -13,6 +13,9 @@ from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 # Enough tokens for matrix products to run at full speed; more only takes memory.
 BATCH_TOKENS = 2048
 
+# Rows of logits that are reduced at once: each step of a reduction holds another copy of them.
+ROWS = 64
+
 
 def score_choices(
     model: Any,
@@ -75,7 +78,16 @@ def branch_log_probs(
             targets += tokens
         offset += len(rows)
     check_tokens(max(targets, default=0), logits.shape[-1])
-    totals = logits.logsumexp(-1)
+    totals = torch.cat([part.logsumexp(-1) for part in row_parts(logits)])
     log_probs = logits[picks, targets] - totals[picks]
     taken = iter(log_probs.tolist())
     return [[sum(islice(taken, len(branch))) for branch in tree.branches] for tree in trees]
+
+
+def row_parts(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Logits [rows, vocabulary] in parts of at most `ROWS` rows, and of two rows at least.
+
+    A row's sum is the same in any of them. Alone it would not be: torch splits the sum over the
+    only row there is by threads.
+    """
+    return logits.tensor_split(-(-len(logits) // ROWS))

@@ -42,8 +42,8 @@ class Resamples:
     seeds: (draws, seeds), each row summing to the number of seeds.
     """
 
-    questions: NDArray[np.uint16]
-    seeds: NDArray[np.uint16]
+    questions: NDArray[np.uint8]
+    seeds: NDArray[np.uint8]
 
 
 def resample(questions: int, seeds: int, draws: int, seed: int, stream: int = 0) -> Resamples:
@@ -195,9 +195,13 @@ def interval_of(
     return percentile_interval(sample.estimate, draws, confidence)
 
 
-def _counts(size: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """`draws` rows that say how often each of `size` things is taken in `size` takings."""
-    counts = np.ones((draws, size), dtype=np.uint16)
+def _counts(size: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """`draws` rows that say how often each of `size` things is taken in `size` takings.
+
+    A byte holds any of them: that one of 256 things or more is taken 256 times has a probability
+    below 1e-400.
+    """
+    counts = np.ones((draws, size), dtype=np.uint8)
     if size <= 1:
         return counts
     step = max(1, CHUNK // size)

@@ -32,8 +32,8 @@ import torch
 from regrow.errors import UserError
 from regrow.files import replacing, write_json
 from regrow.forward import row_logits
-from regrow.resume import Unfinished
-from regrow.scoring import branch_log_probs
+from regrow.resume import Unfinished, flush
+from regrow.scoring import branch_log_probs, row_parts
 from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
 BATCH_TOKENS = 1024
@@ -154,8 +154,9 @@ def record(
             beside.mkdir()
             _describe(beside, layout, ids, offsets)
             _create(beside, layout)
-    columns = _open(folder, layout)
     for members in batches[len(done) :]:
+        # Opened anew, for all that a mapping was ever used for counts as memory in use.
+        columns = _open(folder, layout)
         found, scored = _distributions(model, [trees[index] for index in members], layout)
         for index, values in zip(members, found, strict=True):
             for name, column in columns.items():
@@ -165,8 +166,7 @@ def record(
             for column in columns.values():
                 column.flush()
             state.write(done)
-    for column in columns.values():
-        column.flush()
+    flush(folder)
     with replacing(out) as beside:
         shutil.move(folder, beside)
     scores: list[list[float]] = [[] for _ in trees]
@@ -250,20 +250,30 @@ def _distributions(
     if layout.top_k is None:
         found["log_probs"] = logits.log_softmax(-1).cpu().numpy()
     else:
-        top = logits.topk(layout.top_k, dim=-1)
-        log_probs = top.values - logits.logsumexp(-1, keepdim=True)
-        rest = logits.scatter(-1, top.indices, float("-inf"))
-        tails = [
-            (rest / temperature).logsumexp(-1) - (logits / temperature).logsumexp(-1)
-            for temperature in layout.temperatures
-        ]
-        found["tokens"] = top.indices.cpu().numpy()
-        found["log_probs"] = log_probs.cpu().numpy()
-        found["log_tails"] = torch.stack(tails, -1).cpu().numpy()
+        parts = [_top(part, layout.top_k, layout.temperatures) for part in row_parts(logits)]
+        found |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     bounds = np.cumsum([len(tree.rows(layout.positions)) for tree in trees])[:-1]
     split = {name: np.split(values, bounds) for name, values in found.items()}
     columns = [{name: parts[place] for name, parts in split.items()} for place in range(len(trees))]
     return columns, branch_log_probs(logits, trees, layout.positions)
+
+
+def _top(
+    logits: torch.Tensor, top_k: int, temperatures: Sequence[float]
+) -> dict[str, npt.NDArray[Any]]:
+    """The columns of a top-k record, from logits [rows, vocabulary]."""
+    top = logits.topk(top_k, dim=-1)
+    log_probs = top.values - logits.logsumexp(-1, keepdim=True)
+    rest = logits.scatter(-1, top.indices, float("-inf"))
+    tails = [
+        (rest / temperature).logsumexp(-1) - (logits / temperature).logsumexp(-1)
+        for temperature in temperatures
+    ]
+    return {
+        "tokens": top.indices.cpu().numpy(),
+        "log_probs": log_probs.cpu().numpy(),
+        "log_tails": torch.stack(tails, -1).cpu().numpy(),
+    }
 
 
 class Record:

@@ -25,6 +25,10 @@ Integers = npt.NDArray[np.int64]
 # trees costs little, long enough that rows come out equally full.
 ROW_TOKENS = 160
 
+# Questions whose texts are encoded at once: what a tokenizer returns of a text takes a hundred
+# times the room of its token ids.
+ENCODED = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
@@ -85,6 +89,15 @@ def build_trees(
     context + choice share, so that a tokenizer which merges across the boundary keeps its own
     tokens.
     """
+    trees: list[Tree] = []
+    for start in range(0, len(questions), ENCODED):
+        trees += _encode_trees(tokenizer, questions[start : start + ENCODED], prompt_format)
+    return trees
+
+
+def _encode_trees(
+    tokenizer: Any, questions: Sequence[Question], prompt_format: Literal["cloze", "letters"]
+) -> list[Tree]:
     contexts = [context_of(question, prompt_format) for question in questions]
     choices = [continuations_of(question, prompt_format) for question in questions]
     texts = list(contexts)

@@ -270,7 +270,7 @@ def conformal_sets(
 
 
 def _once(size: int) -> Counts:
-    return np.ones((1, size), dtype=np.uint16)
+    return np.ones((1, size), dtype=np.uint8)
 
 
 def _in_chunks(function: Callable[[Counts], Array], counts: Counts | None, size: int) -> Array:

@@ -10,12 +10,9 @@ from regrow.claims import claims_json
 from regrow.comparison import read_study
 from regrow.curves import Row, all_curves
 from regrow.evidence import gather, models_json, paired_json, uncertainty_json
-from regrow.evidence_figures import evidence_figures
-from regrow.figures import save
 from regrow.files import replacing, write_json
 from regrow.params import read_params
 from regrow.transfer import transfer_json, transfer_rows
-from regrow.transfer_figure import transfer_figure
 
 
 def main(
@@ -28,6 +25,12 @@ def main(
     params = read_params()
     settings = params.compare
     study = read_study(predictions, params.sweep)
+
+    # Matplotlib takes a second to load, which whoever lacks predictions need not wait.
+    from regrow.evidence_figures import evidence_figures
+    from regrow.figures import save
+    from regrow.transfer_figure import transfer_figure
+
     evidence = gather(study, params.sweep, settings)
     curves = all_curves(study, params.sweep, evidence)
     figures = evidence_figures(
