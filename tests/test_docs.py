@@ -62,7 +62,7 @@ def test_the_readme_shows_the_committed_comparison():
 
 
 def declared(requirements):
-    return {re.split(r"[=<>]", one)[0] for one in requirements}
+    return {re.split(r"[=<>[]", one)[0] for one in requirements}
 
 
 def test_every_dependency_has_its_reason_and_every_import_is_a_dependency():
