@@ -93,7 +93,9 @@ def _with_model(bench: Bench) -> dict[str, Run]:
         return bench.stage(*command, watch=True)
 
     def run_evaluate(size: int) -> StageRun:
-        return bench.stage(*evaluate(bench, size), watch=True)
+        files = bench.take("train", size)
+        command = evaluate(bench.teacher, files, bench.scratch / f"evaluated-{size}")
+        return bench.stage(*command, watch=True)
 
     return {
         "teacher_logits": run_teacher_logits,

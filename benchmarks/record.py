@@ -1,10 +1,12 @@
-"""The teacher's record: how small it is, and what its buckets change about the loss."""
+"""The teacher's record: how small it is, and what its buckets change about loss and student."""
 
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import stages
 from benchmarks.common import Bench
 from benchmarks.contest import NotMeasuredError
 from benchmarks.results import Measure, Row, Target
@@ -16,7 +18,13 @@ FLOAT = 4  # bytes
 
 
 def rows(bench: Bench) -> Iterator[Row]:
-    """Bytes a question, and how far the loss and its gradient are from those of whole logits."""
+    """Bytes a question, how far loss, gradient and student are from those of whole logits."""
+    yield from loss(bench)
+    yield effect(bench)
+
+
+def loss(bench: Bench) -> Iterator[Row]:
+    """The record's size, and the error of the loss that is read from it."""
     sizes = sorted(bench.params.sweep.sparsity)
     students = {
         f"pruned {sparsity}": str(bench.pruned(sparsity)) for sparsity in {sizes[0], sizes[-1]}
@@ -57,6 +65,57 @@ def rows(bench: Bench) -> Iterator[Row]:
             f"{name}: {key}": value
             for name, values in found["students"].items()
             for key, value in values.items()
+        },
+    )
+
+
+def effect(bench: Bench) -> Row:
+    """Two students of the same questions, one of whole distributions: which answers they differ in.
+
+    The p-value is that of the exact paired test; the target is that of a test which finds nothing.
+    """
+    from regrow.accuracy import right
+    from regrow.predictions import read_predictions
+    from regrow.significance import paired_test
+    from regrow.statistics import difference_interval, resample
+
+    sparsity = min(bench.params.sweep.sparsity)
+    train, test = bench.take("train", 3 * bench.questions), bench.take("test", 2 * bench.questions)
+    settings = bench.params.compare
+    answers = []
+    name = "teacher record: students of whole logits and of this record"
+    for kind, changes in (("whole", {"teacher_logits": {"top_k": None}}), ("kept", {})):
+        record, folder = bench.scratch / f"record-{kind}", bench.scratch / f"evaluated-{kind}"
+        try:
+            bench.stage(
+                *stages.teacher_logits(bench.teacher, train.questions, record), changes=changes
+            )
+            bench.stage(*stages.distill(bench, sparsity, record, train.questions, train.count))
+            shutil.rmtree(record)  # whole distributions are some gigabytes
+            bench.stage(*stages.evaluate(bench.scratch / "distilled", test, folder))
+        except NotMeasuredError as fault:
+            return Row(group=GROUP, name=name, not_measured=str(fault))
+        found = read_predictions(folder / "predictions.parquet").of_split("test")
+        answers.append(right(found, settings.accuracy)[None])
+    tested = paired_test(answers[0], answers[1])
+    draws = resample(answers[0].shape[1], 1, settings.resamples, settings.seed)
+    difference = difference_interval(answers[0], answers[1], draws, settings.confidence)
+    ends = (difference.low, difference.high)
+    return Row(
+        group=GROUP,
+        name=name,
+        ours=Measure(what="regrow", unit="p", values=[1.0 if tested.p is None else tested.p]),
+        target=Target.least(0.05, "no difference found: p >= 0.05"),
+        notes={
+            "train questions": train.count,
+            "test questions": answers[0].shape[1],
+            "student sparsity": sparsity,
+            "accuracy of whole": 100 * float(answers[0].mean()),
+            "accuracy of this record": 100 * float(answers[1].mean()),
+            "whole - this, points": 100 * difference.estimate,
+            "interval": [100 * end for end in ends if end is not None],
+            "only whole right": tested.only_right,
+            "only this right": tested.only_other,
         },
     )
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchmarks.common import Bench
+from benchmarks.common import Bench, Files
 
 Command = list[str | Path]
 
@@ -38,10 +38,11 @@ def distill(bench: Bench, sparsity: float, record: Path, asked: Path, count: int
     ]  # fmt: skip
 
 
-def evaluate(bench: Bench, count: int) -> Command:
-    """The stage `evaluate`, on `count` of the train questions; one of them is for calibration."""
-    folder = bench.scratch / f"evaluated-{count}"
-    files = bench.take("train", count)
+def evaluate(model: Path, files: Files, folder: Path) -> Command:
+    """The stage `evaluate`; the first question is for calibration, and the others are the test's.
+
+    Its predictions go to `predictions.parquet` in `folder`.
+    """
     for kind, source in (("questions", files.questions), ("labels", files.labels)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -49,7 +50,7 @@ def evaluate(bench: Bench, count: int) -> Command:
             (folder / kind / f"{split}.jsonl").write_text("".join(part), encoding="utf-8")
     (folder / "transfer").mkdir(exist_ok=True)
     return [
-        "evaluate", "--model", bench.teacher, "--questions", folder / "questions",
+        "evaluate", "--model", model, "--questions", folder / "questions",
         "--labels", folder / "labels", "--transfer", folder / "transfer",
         "--predictions", folder / "predictions.parquet", "--metrics", folder / "metrics.json",
     ]  # fmt: skip

@@ -34,7 +34,7 @@ def _with_model(bench: Bench) -> Commands:
     bench.stage(*stages.teacher_logits(bench.teacher, asked, record))
     again = bench.scratch / "record-again"
     commands = {
-        "evaluate": stages.evaluate(bench, count),
+        "evaluate": stages.evaluate(bench.teacher, files, bench.scratch / "evaluated"),
         "teacher_logits": stages.teacher_logits(bench.teacher, asked, again),
         "finetune": stages.finetune(bench, sparsity, asked, files.labels, count),
         "distill": stages.distill(bench, sparsity, record, asked, count),
