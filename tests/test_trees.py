@@ -15,8 +15,8 @@ from regrow.errors import UserError
 from regrow.forward import row_logits
 from regrow.prompts import context
 from regrow.questions import Question
-from regrow.scoring import score_choices
-from regrow.trees import Tree, build_trees, by_tokens, keep_branch, pack
+from regrow.scoring import ROWS, row_parts, score_choices
+from regrow.trees import ENCODED, Tree, build_trees, by_tokens, keep_branch, pack
 from tiny_models import (
     ARCHITECTURES,
     QUESTIONS,
@@ -121,6 +121,29 @@ def test_one_question_alone_scores_as_among_others() -> None:
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
     alone = [score_choices(model_of("llama"), [tree])[0] for tree in trees]
     assert_close(alone, scores_of("llama", "cloze"), 1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, ROWS, ROWS + 1, 3 * ROWS - 1])
+def test_a_sum_over_the_vocabulary_is_the_same_in_parts(rows: int) -> None:
+    logits = torch.randn(rows, 50_000, generator=torch.Generator().manual_seed(rows))
+    parts = row_parts(logits)
+    assert max(map(len, parts)) <= ROWS
+    assert min(map(len, parts)) >= min(rows, 2)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert torch.equal(torch.cat([part.logsumexp(-1) for part in parts]), logits.logsumexp(-1))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_trees_of_many_questions_are_those_of_each_alone() -> None:
+    tokenizer = tiny_tokenizer()
+    asked = [Question(f"{n}", f"Where is {n}?", (f"in {n}", "out")) for n in range(ENCODED + 2)]
+    trees = build_trees(tokenizer, asked, "cloze")
+    assert len(trees) == len(asked)
+    for place in (0, ENCODED - 1, ENCODED, ENCODED + 1):
+        assert trees[place] == build_trees(tokenizer, [asked[place]], "cloze")[0]
 
 
 def test_equal_choices_get_equal_scores() -> None:
