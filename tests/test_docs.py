@@ -159,3 +159,11 @@ def test_the_full_studys_contrasts_and_page_are_what_their_commands_write(
     command = (sys.executable, "-m", "regrow", stage, "--results", str(FULL), "--out", str(out))
     subprocess.run([*command, *more], cwd=ROOT, check=True)
     assert out.read_bytes() == (FULL / name).read_bytes()
+
+
+def test_the_coverage_is_that_of_its_file():
+    total = json.loads((ROOT / "docs" / "coverage.json").read_text(encoding="utf-8"))["total"]
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    figures = f"{total['lines_percent']} % of the lines and {total['branches_percent']} % of the"
+    assert figures in page
+    assert total["lines_percent"] >= 95

@@ -51,4 +51,7 @@ def test_the_real_model_killed_goes_on_to_the_same_bytes(stage: str, tmp_path: P
     )
     assert "goes on from its checkpoint-" in done.stdout
     assert (tmp_path / "out/model/model.safetensors").read_bytes() == expected.read_bytes()
+    logged = ROOT / "plots/training" / folder / RUN
+    for path in (path for path in logged.rglob("*") if path.is_file()):
+        assert (tmp_path / "out/log" / path.relative_to(logged)).read_bytes() == path.read_bytes()
     assert not (tmp_path / ".regrow").exists()
