@@ -42,12 +42,16 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path(
         "benchmarks/portability.json"
     ),
+    only: Annotated[str | None, typer.Option(help=f"One of: {', '.join(SETTINGS)}.")] = None,
 ) -> None:
     """Run the study's one sparsity under other arithmetic; print and keep how far it moves."""
+    if only is not None and only not in SETTINGS:
+        raise typer.BadParameter(f"choose one of {', '.join(SETTINGS)}", param_hint="--only")
     params = read_params()
     sweep = params.sweep.model_copy(update={"sparsity": [sparsity]})
     settings: dict[str, Any] = {}
-    for name, (variables, threads) in SETTINGS.items():
+    for name in [only] if only else SETTINGS:
+        variables, threads = SETTINGS[name]
         with tempfile.TemporaryDirectory() as folder:
             clone = Path(folder) / "study"
             _reproduce(clone, sparsity, variables, threads or params.compute.threads)

@@ -271,7 +271,8 @@ class LogToDVCLive(TrainerCallback):
     """Loss, gradient norm and learning rate by step, in files that `dvc plots` draws.
 
     DVCLive's own callback also logs run times and the machine's paths, which differ from run to
-    run and would make two equal runs look different.
+    run and would make two equal runs look different. `Live.end` is not called: all files are
+    written by then, and it leaves a thread behind that waits for DVC Studio.
     """
 
     METRICS = ("loss", "grad_norm", "learning_rate")
@@ -309,10 +310,6 @@ class LogToDVCLive(TrainerCallback):
         for name in self.METRICS:
             self.live.log_metric(name, logs[name])
         self.live.make_summary()
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Close DVCLive's files."""
-        self.live.end()
 
 
 logging.getLogger("dvclive").setLevel(logging.ERROR)
