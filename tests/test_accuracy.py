@@ -2,6 +2,7 @@
 
 import json
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -109,9 +110,9 @@ def test_summary_is_flat_json_of_the_splits_that_exist(questions: list[Question]
 @given(st.lists(question(), min_size=1, max_size=8), st.randoms(use_true_random=False))
 @settings(deadline=None)
 def test_the_order_of_questions_changes_no_summary(
-    questions: list[Question], random: object
+    questions: list[Question], random: Random
 ) -> None:
     shuffled = questions[:]
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     before, after = summary(predictions(questions)), summary(predictions(shuffled))
     assert before == pytest.approx(after)

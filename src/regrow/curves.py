@@ -19,7 +19,7 @@ from regrow.uncertainty import (
     risk_by_coverage,
 )
 
-Row = dict[str, object]
+Row = dict[str, str | int | float | None]
 """A CSV line by column; None is an empty field."""
 
 COVERAGES = tuple(step / 20 for step in range(1, 21))
@@ -191,11 +191,9 @@ def all_curves(study: Study, sweep: Sweep, evidence: Evidence) -> dict[str, list
     return curves
 
 
-def _measured(
-    evidence: Evidence, samples: dict[str, Sample], measures: dict[str, str]
-) -> dict[str, object]:
+def _measured(evidence: Evidence, samples: dict[str, Sample], measures: dict[str, str]) -> Row:
     """Columns `NAME`, `NAME_low` and `NAME_high`; `measures` names those with another name."""
-    columns: dict[str, object] = {}
+    columns: Row = {}
     for name, sample in samples.items():
         ends = as_json(evidence.interval(measures.get(name, name), sample)) or {}
         columns[name] = ends.get("estimate")

@@ -260,7 +260,7 @@ def _legend(figure: Figure, methods: Sequence[str]) -> None:
             [],
             [],
             color=style.colour,
-            linestyle=style.line,  # type: ignore[arg-type]
+            linestyle=style.line,
             marker=style.marker,
             markersize=5,
             markerfacecolor=style.fill,
@@ -354,6 +354,6 @@ def _column(rows: Sequence[Row], name: str) -> Any:
     return np.array([_number(row[name]) for row in rows])
 
 
-def _number(value: object) -> float:
+def _number(value: str | int | float | None) -> float:
     """A field as a number; NaN where it is empty."""
-    return float("nan") if value is None else float(value)  # type: ignore[arg-type]
+    return float("nan") if value is None else float(value)

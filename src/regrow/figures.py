@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.typing import LineStyleType
 
 from regrow.comparison import Cell, Comparison
 from regrow.files import replacing
@@ -36,7 +37,7 @@ class Style:
     label: str
     colour: str  # Okabe and Ito 2008, "Color Universal Design"
     marker: str
-    line: str | tuple[int, tuple[int, int]]
+    line: LineStyleType
     fill: str
     shift: float  # of the markers along x, in widths of the panel, so that bars do not overlap
 

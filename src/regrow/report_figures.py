@@ -101,7 +101,7 @@ def _figure(panels: Sequence[Panel]) -> Figure:
             [],
             [],
             color=style.colour,
-            linestyle=style.line,  # type: ignore[arg-type]
+            linestyle=style.line,
             linewidth=1.3,
         )
         for style in styles

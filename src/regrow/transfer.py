@@ -1,6 +1,7 @@
 """What retraining costs elsewhere: accuracy and distance to the teacher on other tasks' sets."""
 
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
 import numpy as np
 
@@ -16,7 +17,18 @@ from regrow.uncertainty import kl_from
 ALL = "all"  # the questions of every set together
 FIRST_STREAM = 2  # of the draws; 0 and 1 are those of the test and the calibration questions
 
-Transfer = dict[str, dict[str, object]]
+Cell = dict[str, dict[str, dict[str, float | None]]]
+
+
+class OfSet(TypedDict):
+    """One set: by cell `S-N`, measure and method, an interval's ends."""
+
+    questions: int
+    chance: float
+    sweep: dict[str, Cell]
+
+
+Transfer = dict[str, OfSet]
 
 
 def transfer_json(study: Study, sweep: Sweep, settings: Compare) -> Transfer:
@@ -52,8 +64,7 @@ def transfer_rows(transfer: Transfer) -> list[Row]:
     """The same as lines of a CSV file: a line a set, cell, measure and method or difference."""
     rows: list[Row] = []
     for name, of_set in transfer.items():
-        cells: dict[str, dict[str, dict[str, dict[str, float | None]]]] = of_set["sweep"]  # type: ignore[assignment]  # built in `transfer_json`
-        for cell, measures in cells.items():
+        for cell, measures in of_set["sweep"].items():
             sparsity, train_size = cell.rsplit("-", 1)
             rows += [
                 {
@@ -79,7 +90,7 @@ def _cell(
     stream: int,
     sparsity: float,
     train_size: int,
-) -> dict[str, object]:
+) -> Cell:
     teacher = study["teacher"]
     runs = {
         "teacher": ["teacher"],
@@ -105,7 +116,7 @@ def _cell(
         ends: Interval = mean_interval(found, draws, settings.confidence, bounds)
         return as_json(ends) or {}
 
-    measured: dict[str, object] = {}
+    measured: Cell = {}
     hits = {
         method: values(lambda run, _: right(run, settings.accuracy), method) for method in METHODS
     }
