@@ -19,18 +19,12 @@ import yaml
 
 from regrow.errors import UserError
 from regrow.evidence import MEASURES
-from regrow.report import (
-    CANNOT_SAY,
-    FIGURES,
-    LIBRARIES,
-    changed_parameters,
-    field,
-    flat,
-    read_results,
-    render,
-    set_up,
-)
+from regrow.report import read_results, render
 from regrow.report_figures import Curve, Panel, training_svg
+from regrow.report_images import FIGURES
+from regrow.report_provenance import LIBRARIES, changed_parameters
+from regrow.report_set_up import flat, set_up
+from regrow.report_tables import CANNOT_SAY, field
 from regrow.stages.report import main
 from regrow.stages.show import estimate, interval
 

@@ -8,7 +8,8 @@ import typer
 
 from regrow.errors import UserError
 from regrow.files import replacing
-from regrow.report import read_control_tables, read_results, render
+from regrow.report import read_results, render
+from regrow.report_tables import read_control_tables
 
 
 def main(
