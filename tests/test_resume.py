@@ -6,6 +6,7 @@ import runpy
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tqdm import tqdm
 
 from regrow.checkpoints import save_model
 from regrow.files import write_json
@@ -107,6 +109,8 @@ def run_killed(folder: Path, stage: str, seconds: float) -> bool:
             sys.stdout = sys.stderr = (folder / "printed").open("a", buffering=1, encoding="utf-8")
             sys.argv = ["regrow", *arguments(stage)]
             torch.set_num_threads(1)
+            # tqdm's own lock is a semaphore that forks share: who is killed with it keeps it.
+            tqdm.set_lock(threading.RLock())
             runpy.run_module("regrow", run_name="__main__")
             os._exit(0)
         except SystemExit as ended:

@@ -16,9 +16,8 @@ from scipy.stats import spearmanr
 
 from regrow.accuracy import rounded
 from regrow.errors import UserError
-from regrow.forward import row_logits
-from regrow.pruning import find_mlps, kept_count, kept_neurons
-from regrow.trees import Tree, by_tokens, flat_rows, pack
+from regrow.pruning import kept_count, kept_neurons, sum_activations
+from regrow.trees import Tree
 
 Array = NDArray[np.float64]
 Row = dict[str, object]
@@ -113,38 +112,13 @@ class Importance:
         return float(self.layers[0].removed[sparsity].mean())
 
 
-@torch.inference_mode()
 def mean_activations(model: Any, trees: Sequence[Tree], batch_tokens: int = 2048) -> list[Array]:
     """Each neuron's mean absolute activation over all nodes of `trees`: [neurons] a layer.
-
-    A neuron's activation is what `down_proj` reads of it.
 
     Raises:
         UserError: an activation is too large for the model's dtype.
     """
-    mlps = find_mlps(model)
-    sums = [torch.zeros(mlp.gate_proj.out_features, dtype=torch.float64) for mlp in mlps]
-    rows = torch.zeros(0, dtype=torch.int64)
-
-    def watch(layer: int) -> Any:
-        def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            activations = inputs[0].reshape(-1, inputs[0].shape[-1])[rows.to(inputs[0].device)]
-            sums[layer] += activations.double().abs().sum(0).cpu()
-
-        return hook
-
-    handles = [
-        mlp.down_proj.register_forward_pre_hook(watch(layer)) for layer, mlp in enumerate(mlps)
-    ]
-    try:
-        for members in by_tokens(trees, batch_tokens):
-            packed = [trees[index] for index in members]
-            batch = pack(packed)
-            rows = flat_rows(batch, packed, "all")
-            row_logits(model, batch, rows[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
+    sums = sum_activations(model, trees, torch.abs, batch_tokens)
     for layer, total in enumerate(sums):
         if not total.isfinite().all():
             raise UserError(

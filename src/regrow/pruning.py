@@ -5,7 +5,7 @@ Removing it makes the three matrices smaller; the model is equal to the dense on
 neuron's activation set to zero.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import nn
 
 from regrow.errors import UserError
 from regrow.forward import row_logits
-from regrow.trees import Tree, by_tokens, pack
+from regrow.trees import Tree, by_tokens, flat_rows, pack
 
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
@@ -84,18 +84,30 @@ def activation_importance(mlp: Any, activation_norms: torch.Tensor) -> torch.Ten
 
 
 @torch.inference_mode()
-def record_activation_norms(
-    model: Any, trees: Sequence[Tree], batch_tokens: int = 2048
+def sum_activations(
+    model: Any,
+    trees: Sequence[Tree],
+    of: Callable[[torch.Tensor], torch.Tensor],
+    batch_tokens: int = 2048,
 ) -> list[torch.Tensor]:
-    """L2 norm of each neuron's activations over all nodes of `trees`: [neurons] a layer."""
+    """Sum of `of` of each neuron's activations over all nodes of `trees`: [neurons] a layer.
+
+    A neuron's activation is what `down_proj` reads of it.
+
+    Args:
+        model: one with gated MLPs.
+        trees: what it reads.
+        of: [nodes, neurons], float64, to the same shape.
+        batch_tokens: about how many tokens to run at once.
+    """
     mlps = find_mlps(model)
-    squares = [torch.zeros(mlp.gate_proj.out_features, dtype=torch.float64) for mlp in mlps]
-    used = torch.zeros(0, dtype=torch.bool)
+    sums = [torch.zeros(mlp.gate_proj.out_features, dtype=torch.float64) for mlp in mlps]
+    rows = torch.zeros(0, dtype=torch.int64)
 
     def watch(layer: int) -> Any:
         def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            activations = inputs[0].reshape(-1, inputs[0].shape[-1])[used.to(inputs[0].device)]
-            squares[layer] += activations.double().square().sum(0).cpu()
+            activations = inputs[0].reshape(-1, inputs[0].shape[-1])[rows.to(inputs[0].device)]
+            sums[layer] += of(activations.double()).sum(0).cpu()
 
         return hook
 
@@ -104,14 +116,21 @@ def record_activation_norms(
     ]
     try:
         for members in by_tokens(trees, batch_tokens):
-            batch = pack([trees[index] for index in members])
-            used = torch.zeros(batch.input_ids.numel(), dtype=torch.bool)
-            for index, start in zip(members, batch.starts, strict=True):
-                used[int(start) : int(start) + trees[index].nodes] = True
-            row_logits(model, batch, torch.zeros(1, dtype=torch.int64))
+            packed = [trees[index] for index in members]
+            batch = pack(packed)
+            rows = flat_rows(batch, packed, "all")
+            row_logits(model, batch, rows[:1])
     finally:
         for handle in handles:
             handle.remove()
+    return sums
+
+
+def record_activation_norms(
+    model: Any, trees: Sequence[Tree], batch_tokens: int = 2048
+) -> list[torch.Tensor]:
+    """L2 norm of each neuron's activations over all nodes of `trees`: [neurons] a layer."""
+    squares = sum_activations(model, trees, torch.square, batch_tokens)
     return [total.sqrt() for total in squares]
 
 
