@@ -161,7 +161,7 @@ def _loss(
     """This project's KL against a whole record of the same texts, a mean over their positions."""
     import torch
 
-    from regrow.forward import row_logits
+    from regrow.forward import output_layer, row_logits
     from regrow.objectives import kl_divergence
     from regrow.resume import Unfinished
     from regrow.teacher_logits import Record, record
@@ -179,5 +179,5 @@ def _loss(
     picked = flat_rows(batch, chains, positions)
     with torch.no_grad():
         logits = row_logits(student.eval(), batch, picked)
-        targets = Record(folder / "record").targets(ids, temperature)
+        targets = Record(folder / "record", output_layer(teacher)).targets(ids, temperature)
         return float(kl_divergence(logits, targets)) / len(picked)

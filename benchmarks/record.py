@@ -1,8 +1,7 @@
 """The teacher's record: how small it is, and what its buckets change about loss and student."""
 
 import math
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,40 +32,41 @@ def loss(bench: Bench) -> Iterator[Row]:
         students[f"distilled {sizes[0]}"] = str(path)
     files = bench.take("train", min(bench.questions, COMPARED))
     settings = bench.settings(teacher=bench.teacher, students=students, questions=files.questions)
-    names = ("teacher record: bytes a question", "teacher record: error of the KL")
+    records = {"kept": "teacher record", "whole": "whole teacher record, top_k: null"}
     try:
         found = bench.once("benchmarks.record:compare", settings)
     except NotMeasuredError as fault:
-        for name in names:
+        for name in records.values():
             yield Row(group=GROUP, name=name, not_measured=str(fault))
         return
-    shared = {"questions": files.count, "top_k": found["top_k"]}
-    yield Row(
-        group=GROUP,
-        name=names[0],
-        ours=Measure(what="regrow", unit="bytes/question", values=[found["bytes"]]),
-        against=Measure(
-            what="whole fp32 logits", unit="bytes/question", values=[found["whole_bytes"]]
-        ),
-        ratio="against / ours",
-        target=Target.least(50, ">= 50x smaller"),
-        notes=shared | {"measured_bytes_of_a_whole_record": found["whole_record_bytes"]},
-    )
-    worst = max(found["students"], key=lambda name: found["students"][name]["error"])
-    yield Row(
-        group=GROUP,
-        name=names[1],
-        ours=Measure(
-            what=f"regrow, {worst}", unit="nats", values=[found["students"][worst]["error"]]
-        ),
-        target=Target.most(1e-3, "<= 1e-3 nats"),
-        notes=shared
-        | {
-            f"{name}: {key}": value
-            for name, values in found["students"].items()
-            for key, value in values.items()
-        },
-    )
+    for kind, name in records.items():
+        made = found[kind]
+        students = made["students"]
+        worst = max(students, key=lambda student: students[student]["error"])
+        shared = {"questions": files.count, **({"top k": found["top_k"]} if kind == "kept" else {})}
+        yield Row(
+            group=GROUP,
+            name=f"{name}: bytes a question",
+            ours=Measure(what="regrow", unit="bytes/question", values=[made["bytes"]]),
+            against=Measure(
+                what="whole fp32 logits", unit="bytes/question", values=[found["logits_bytes"]]
+            ),
+            ratio="against / ours",
+            target=Target.least(50, ">= 50x smaller"),
+            notes=shared,
+        )
+        yield Row(
+            group=GROUP,
+            name=f"{name}: error of the KL",
+            ours=Measure(what=f"regrow, {worst}", unit="nats", values=[students[worst]["error"]]),
+            target=Target.most(1e-3, "<= 1e-3 nats"),
+            notes=shared
+            | {
+                f"{student}: {key}": value
+                for student, values in students.items()
+                for key, value in values.items()
+            },
+        )
 
 
 def effect(bench: Bench) -> Row:
@@ -91,7 +91,6 @@ def effect(bench: Bench) -> Row:
                 *stages.teacher_logits(bench.teacher, train.questions, record), changes=changes
             )
             bench.stage(*stages.distill(bench, sparsity, record, train.questions, train.count))
-            shutil.rmtree(record)  # whole distributions are some gigabytes
             bench.stage(*stages.evaluate(bench.scratch / "distilled", test, folder))
         except NotMeasuredError as fault:
             return Row(group=GROUP, name=name, not_measured=str(fault))
@@ -121,8 +120,9 @@ def effect(bench: Bench) -> Row:
 
 
 def compare(settings: dict[str, Any]) -> Prepared:
-    """Make both records and compare what they give."""
+    """Make both records and compare what they give with what the teacher says."""
     from regrow.checkpoints import load_model, load_tokenizer
+    from regrow.forward import output_layer
     from regrow.params import Params
     from regrow.questions import read_questions
     from regrow.resume import Unfinished
@@ -145,19 +145,22 @@ def compare(settings: dict[str, Any]) -> Prepared:
             teacher, ids, trees, logits.positions, top_k, logits.temperatures, folder / name,
             Unfinished(folder / "state", math.inf),
         )  # fmt: skip
-    kept, whole = Record(folder / "kept"), Record(folder / "whole")
+    whole = Record(folder / "whole", output_layer(teacher))
+    records = {"kept": Record(folder / "kept"), "whole": whole}
     students = {
-        name: _errors(load_model(Path(path), *load), ids, trees, kept, whole, params)
+        name: _errors(teacher, load_model(Path(path), *load), ids, trees, records, params)
         for name, path in settings["students"].items()
     }
-    layout = kept.layout
-    facts = {
-        "top_k": layout.top_k or layout.vocabulary,
-        "bytes": _bytes(folder / "kept") / len(ids),
-        "whole_bytes": layout.rows * layout.vocabulary * FLOAT / len(ids),
-        "whole_record_bytes": _bytes(folder / "whole") / len(ids),
-        "students": students,
+    layout = whole.layout
+    facts: dict[str, Any] = {
+        "top_k": logits.top_k,
+        "logits_bytes": layout.rows * layout.vocabulary * FLOAT / len(ids),
     }
+    for kind in records:
+        facts[kind] = {
+            "bytes": _bytes(folder / kind) / len(ids),
+            "students": {name: errors[kind] for name, errors in students.items()},
+        }
     return facts, dict
 
 
@@ -166,42 +169,56 @@ def _bytes(folder: Path) -> int:
 
 
 def _errors(
-    student: Any, ids: Sequence[str], trees: Sequence[Any], kept: Any, whole: Any, params: Any
-) -> dict[str, float]:
-    """The KL a position against whole logits, the error of the record, and of its gradient.
+    teacher: Any,
+    student: Any,
+    ids: Sequence[str],
+    trees: Sequence[Any],
+    records: Mapping[str, Any],
+    params: Any,
+) -> dict[str, dict[str, float]]:
+    """For each record, the KL a position from the teacher itself, and what the record errs by.
 
-    The error is the mean over positions of how far the record's KL lies below; `largest` is that
+    The error is the mean over positions of how far the record's KL lies from it; `largest` is that
     of the worst question.
     """
     import torch
 
     from regrow.forward import row_logits
     from regrow.objectives import kl_divergence
+    from regrow.teacher_logits import Targets
     from regrow.trees import flat_rows, pack
 
     temperature, positions = params.distill.temperature, params.teacher_logits.positions
-    full = gap = furthest = square = square_error = 0.0
+    full = square = 0.0
     count = 0
+    gap, furthest, square_error = (dict.fromkeys(records, 0.0) for _ in range(3))
     for identity, tree in zip(ids, trees, strict=True):
         batch = pack([tree])
         picked = flat_rows(batch, [tree], positions)
         with torch.no_grad():
             logits = row_logits(student, batch, picked).float()
-        losses, gradients = [], []
-        for source in (whole, kept):
-            free = logits.clone().requires_grad_()
-            loss = kl_divergence(free, source.targets([identity], temperature))
-            losses.append(float(loss.detach()))
-            gradients.append(torch.autograd.grad(loss, free)[0])
-        full += losses[0]
-        gap += abs(losses[0] - losses[1])
-        furthest = max(furthest, abs(losses[0] - losses[1]) / len(picked))
-        square += float(gradients[0].square().sum())
-        square_error += float((gradients[0] - gradients[1]).square().sum())
+            said = (row_logits(teacher, batch, picked).float() / temperature).log_softmax(-1)
+
+        def loss_and_gradient(targets: Any, at: Any = logits) -> tuple[float, Any]:
+            free = at.clone().requires_grad_()
+            loss = kl_divergence(free, targets)
+            return float(loss.detach()), torch.autograd.grad(loss, free)[0]
+
+        exact, slope = loss_and_gradient(Targets(said, None, None, temperature))
+        full += exact
+        square += float(slope.square().sum())
         count += len(picked)
+        for kind, record in records.items():
+            found, its_slope = loss_and_gradient(record.targets([identity], temperature))
+            gap[kind] += abs(exact - found)
+            furthest[kind] = max(furthest[kind], abs(exact - found) / len(picked))
+            square_error[kind] += float((slope - its_slope).square().sum())
     return {
-        "kl": full / count,
-        "error": gap / count,
-        "largest_error_of_a_question": furthest,
-        "relative_error_of_the_gradient": (square_error / square) ** 0.5,
+        kind: {
+            "kl": full / count,
+            "error": gap[kind] / count,
+            "largest_error_of_a_question": furthest[kind],
+            "relative_error_of_the_gradient": (square_error[kind] / square) ** 0.5,
+        }
+        for kind in records
     }

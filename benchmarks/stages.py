@@ -33,7 +33,8 @@ def distill(bench: Bench, sparsity: float, record: Path, asked: Path, count: int
     """The stage `distill`."""
     return [
         "distill", "--pruned", bench.pruned(sparsity), "--questions", asked,
-        "--teacher-logits", record, "--train-size", str(count), "--seed", "0",
+        "--teacher-logits", record, "--teacher", bench.teacher,
+        "--train-size", str(count), "--seed", "0",
         "--out", bench.scratch / "distilled", "--log", bench.scratch / "log",
     ]  # fmt: skip
 

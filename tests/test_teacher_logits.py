@@ -1,12 +1,13 @@
 """The teacher's record gives back what the teacher said, and both KLs are what they claim."""
 
+import hashlib
 import json
 import math
 import os
 import shutil
 import tracemalloc
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,12 +23,13 @@ from torch.nn import functional as F
 from regrow.accuracy import first_ranked
 from regrow.checkpoints import save_model
 from regrow.errors import UserError
+from regrow.forward import OutputLayer, output_layer, row_logits
 from regrow.objectives import cross_entropy, kl_divergence
 from regrow.questions import read_labels, write_questions
 from regrow.resume import Unfinished
 from regrow.scoring import score_choices
-from regrow.teacher_logits import Layout, Record, Targets, record
-from regrow.trees import Positions, Tree, build_trees, by_tokens
+from regrow.teacher_logits import Layout, Record, Targets, open_record, record
+from regrow.trees import Positions, Tree, build_trees, by_tokens, flat_rows, pack
 from tiny_models import (
     QUESTIONS,
     plain_logits,
@@ -71,7 +73,13 @@ def write_record(
     with TemporaryDirectory() as scratch:
         state = unkept(Path(scratch))
         record(teacher(), IDS, trees, positions, top_k, TEMPERATURES, out, state, batch_tokens)
-    return Record(out)
+    return opened(out)
+
+
+def opened(folder: Path) -> Record:
+    """A record of `teacher`."""
+    whole = Record(folder).layout.top_k is None
+    return Record(folder, output_layer(teacher()) if whole else None)
 
 
 def unkept(scratch: Path) -> Unfinished:
@@ -127,7 +135,7 @@ def random_logits(seed: int, rows: int = 4, vocabulary: int = 12, spread: float 
 def test_kl_from_a_whole_record_equals_kl_div_on_live_teacher_logits(
     positions: Positions, temperature: float, records: Any
 ) -> None:
-    found = Record(records(positions))
+    found = opened(records(positions))
     for place, identity in enumerate(IDS):
         logits = live(student(), positions, place)
         expected = reference_kl(logits, live(teacher(), positions, place), temperature).sum()
@@ -138,7 +146,7 @@ def test_kl_from_a_whole_record_equals_kl_div_on_live_teacher_logits(
 
 
 def test_kl_of_several_questions_is_the_sum_in_the_order_asked(records: Any) -> None:
-    found = Record(records())
+    found = opened(records())
     asked = [4, 0, 5, 0]
     logits = torch.cat([live(student(), "answer", place) for place in asked])
     expected = sum(
@@ -154,7 +162,7 @@ def test_kl_of_several_questions_is_the_sum_in_the_order_asked(records: Any) -> 
 def test_kl_from_a_top_k_record_equals_kl_with_the_rest_as_one_bucket(
     top_k: int, temperature: float, records: Any
 ) -> None:
-    found = Record(records("answer", top_k))
+    found = opened(records("answer", top_k))
     for place, identity in enumerate(IDS):
         logits = live(student(), "answer", place)
         exact = exact_targets(live(teacher(), "answer", place), top_k, temperature)
@@ -171,9 +179,9 @@ def test_the_top_k_bound_from_records_grows_with_k_to_the_whole_kl(
     temperature: float, records: Any
 ) -> None:
     logits = torch.cat([live(student(), "answer", place) for place in range(len(IDS))])
-    whole = kl_divergence(logits, Record(records()).targets(IDS, temperature))
+    whole = kl_divergence(logits, opened(records()).targets(IDS, temperature))
     bounds = [
-        kl_divergence(logits, Record(records("answer", top_k)).targets(IDS, temperature))
+        kl_divergence(logits, opened(records("answer", top_k)).targets(IDS, temperature))
         for top_k in (1, 4, 16, 64, VOCABULARY - 1)
     ]
     storage = 1e-3 * float(whole)
@@ -203,7 +211,7 @@ def test_the_top_k_bound_never_exceeds_the_kl_and_grows_with_k(
 
 def test_kl_of_a_model_with_itself_is_nothing(records: Any) -> None:
     logits = live(teacher(), "answer", 0)
-    assert abs(float(kl_divergence(logits, Record(records()).targets(IDS[:1], 1.0)))) < 1e-5
+    assert abs(float(kl_divergence(logits, opened(records()).targets(IDS[:1], 1.0)))) < 1e-5
     for top_k in (None, 3):
         assert float(kl_divergence(logits, exact_targets(logits, top_k, 2.0))) == pytest.approx(
             0, abs=1e-12
@@ -286,13 +294,16 @@ def test_rows_come_in_the_order_of_the_questions_whatever_the_batches(
     offsets = np.load(tmp_path / "record" / "offsets.npy")
     counts = [len(live(teacher(), positions, place)) for place in range(len(IDS))]
     assert offsets.tolist() == [0, *np.cumsum(counts)]
-    assert found.layout == Layout(positions, top_k, TEMPERATURES, VOCABULARY, sum(counts))
-    log_probs = np.load(tmp_path / "record" / "log_probs.npy")
+    layout = Layout(positions, top_k, TEMPERATURES, VOCABULARY, sum(counts))
+    assert replace(found.layout, hidden=None, dtype=None, output=None) == layout
     expected = torch.cat([live(teacher(), positions, place) for place in range(len(IDS))])
     expected = expected.log_softmax(-1)
     if top_k is None:
+        log_probs = found.targets(IDS, 1.0).log_probs
         np.testing.assert_allclose(log_probs, expected, rtol=0, atol=2e-4)
         return
+    assert found.layout == layout
+    log_probs = np.load(tmp_path / "record" / "log_probs.npy")
     tokens = torch.from_numpy(np.load(tmp_path / "record" / "tokens.npy").astype(np.int64))
     top = expected.topk(top_k)
     # Half precision, and of two nearly equal tokens either may come first.
@@ -330,8 +341,9 @@ def test_equal_runs_give_equal_bytes(top_k: int | None, tmp_path: Path, records:
         for folder in (records("answer", top_k), tmp_path / "record")
     )
     assert one == two
-    whole = {"record.json", "ids.json", "offsets.npy", "nodes.npy", "log_probs.npy"}
-    assert set(one) == whole | (set() if top_k is None else {"tokens.npy", "log_tails.npy"})
+    top = {"log_probs.npy", "tokens.npy", "log_tails.npy"}
+    shared = {"record.json", "ids.json", "offsets.npy", "nodes.npy"}
+    assert set(one) == shared | ({"states.npy"} if top_k is None else top)
     for name in set(one) - {"record.json", "ids.json"}:
         column = np.load(tmp_path / "record" / name, mmap_mode="r")
         assert len(one[name]) == column.offset + column.nbytes, name
@@ -404,7 +416,7 @@ def first_row(trees: Sequence[Tree], place: int) -> int:
 
 @pytest.mark.parametrize("top_k", [None, 8])
 def test_targets_move_to_another_device_whole(top_k: int | None, records: Any) -> None:
-    targets = Record(records("answer", top_k)).targets(IDS[:1], 2.0)
+    targets = opened(records("answer", top_k)).targets(IDS[:1], 2.0)
     moved = targets.to(torch.device("meta"))
     assert moved.temperature == 2.0
     for name in ("log_probs", "tokens", "log_tail"):
@@ -423,25 +435,27 @@ def test_a_top_k_of_the_whole_vocabulary_is_refused(tmp_path: Path) -> None:
 
 
 def test_reading_takes_the_rows_asked_for_and_not_the_file(tmp_path: Path) -> None:
-    rows, vocabulary, questions = 40_000, 25_000, 1000
+    rows, vocabulary, hidden, questions = 40_000, 10, 25_000, 1000
     folder = tmp_path / "record"
     folder.mkdir()
-    layout = Layout("answer", None, [1.0], vocabulary, rows)
+    output = OutputLayer(torch.nn.Linear(hidden, vocabulary, bias=False), None)
+    digest = hashlib.sha256(output.linear.weight.detach().numpy().tobytes()).hexdigest()
+    layout = Layout("answer", None, [1.0], vocabulary, rows, hidden, "float32", digest)
     (folder / "record.json").write_text(json.dumps(asdict(layout)), encoding="utf-8")
     ids = [str(number) for number in range(questions)]
     (folder / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
     np.save(folder / "offsets.npy", np.arange(questions + 1, dtype=np.int64) * 40)
     np.save(folder / "nodes.npy", np.zeros(rows, dtype=np.int32))
     # 4 GB, of which the disk holds nothing.
-    np.lib.format.open_memmap(folder / "log_probs.npy", "w+", np.float32, (rows, vocabulary))
+    np.lib.format.open_memmap(folder / "states.npy", "w+", np.float32, (rows, hidden))
     tracemalloc.start()
     try:
-        targets = Record(folder).targets(["17", "999"], 1.0)
+        targets = Record(folder, output).targets(["17", "999"], 1.0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert targets.log_probs.shape == (80, vocabulary)
-    assert peak < 10 * 80 * vocabulary * 4
+    assert peak < 10 * 80 * hidden * 4
 
 
 def test_a_temperature_that_was_not_recorded_is_named(records: Any) -> None:
@@ -455,9 +469,63 @@ def test_a_temperature_that_was_not_recorded_is_named(records: Any) -> None:
 
 
 def test_a_whole_record_serves_any_temperature(records: Any) -> None:
-    targets = Record(records()).targets(IDS[:1], 3.0)
+    targets = opened(records()).targets(IDS[:1], 3.0)
     expected = (live(teacher(), "answer", 0) / 3).log_softmax(-1)
     torch.testing.assert_close(targets.log_probs.double(), expected, rtol=0, atol=2e-4)
+
+
+# Whole records
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_a_whole_record_gives_back_the_teachers_own_logits(
+    family: str, dtype: Any, tmp_path: Path
+) -> None:
+    model = tiny_model(tiny_config(family)).to(dtype)
+    trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
+    record(model, IDS, trees, "all", None, [1.0], tmp_path / "record", unkept(tmp_path))
+    found = Record(tmp_path / "record", output_layer(model))
+    assert found.layout.dtype == str(dtype).removeprefix("torch.")
+    for place, tree in enumerate(trees):
+        batch = pack([tree])
+        with torch.no_grad():
+            logits = row_logits(model, batch, flat_rows(batch, [tree], "all")).float()
+        targets = found.targets(IDS[place : place + 1], 1.0)
+        # Other rows stand beside these in a batch, which may round otherwise.
+        within = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 2e-1}[dtype]
+        torch.testing.assert_close(targets.log_probs, logits.log_softmax(-1), rtol=0, atol=within)
+
+
+def test_a_whole_record_takes_a_state_a_row(records: Any) -> None:
+    states = np.load(records() / "states.npy")
+    assert states.shape[1] == teacher().config.hidden_size
+    assert states.dtype == np.float32
+
+
+def test_a_whole_record_of_another_teacher_is_refused(records: Any) -> None:
+    with pytest.raises(UserError, match="not made with this teacher's output matrix"):
+        Record(records(), output_layer(student()))
+
+
+def test_a_whole_record_needs_its_teacher(records: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="give --teacher the model that the record was made with"):
+        open_record(records(), None, "float32", "cpu")
+    save_model(teacher(), tiny_tokenizer(), tmp_path / "teacher")
+    found = open_record(records(), tmp_path / "teacher", "float32", "cpu")
+    expected = opened(records()).targets(IDS, 2.0)
+    assert torch.equal(found.targets(IDS, 2.0).log_probs, expected.log_probs)
+    # A top-k record never looks at it.
+    open_record(records("answer", 8), tmp_path / "nowhere", "float32", "cpu")
+
+
+def test_no_whole_record_is_made_of_an_output_layer_with_a_bias(tmp_path: Path) -> None:
+    model = tiny_model(tiny_config("llama"))
+    model.lm_head.bias = torch.nn.Parameter(torch.ones(VOCABULARY))
+    trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
+    with pytest.raises(UserError, match=r"set teacher_logits\.top_k to a number"):
+        record(model, IDS, trees, "all", None, [1.0], tmp_path / "record", unkept(tmp_path))
+    assert not any(tmp_path.iterdir())
 
 
 COLUMNS = ("offsets", "nodes", "log_probs", "tokens", "log_tails")
@@ -507,7 +575,7 @@ def test_offsets_that_do_not_lead_through_the_rows_are_named(
     place = {"starts late": 0, "ends early": -1, "goes back": 2}[harm]
     offsets[place] += {"starts late": 1, "ends early": -1, "goes back": 10**6}[harm]
     np.save(folder / "offsets.npy", offsets)
-    with pytest.raises(UserError, match=f"does not lead from 0 to {Record(records()).layout.rows}"):
+    with pytest.raises(UserError, match=f"does not lead from 0 to {opened(records()).layout.rows}"):
         Record(folder)
 
 
@@ -544,6 +612,9 @@ def test_a_column_of_another_form_is_named(
         ({"rows": 0}, "must be numbers above 0"),
         ({"top_k": 0}, "must be numbers above 0"),
         ({"top_k": True}, "must be numbers above 0"),
+        ({"top_k": None}, "hidden, vocabulary and rows must be numbers above 0"),
+        ({"top_k": None, "hidden": 8, "dtype": "float8"}, "dtype is 'float8', not one of float32"),
+        ({"hidden": 8}, "hidden, dtype and output are those of a whole record"),
         ({"temperatures": 1.0}, "temperatures must be a list"),
         ({"temperatures": [1.0, "2", 4.0]}, "temperatures must be a list"),
         ({"positions": "some"}, "positions is 'some'"),
@@ -594,8 +665,8 @@ def test_a_record_of_these_questions_and_tokens_is_accepted(
     positions: Positions, records: Any
 ) -> None:
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
-    Record(records(positions)).check(IDS, trees)
-    Record(records(positions)).check(IDS[2:4], trees[2:4])
+    opened(records(positions)).check(IDS, trees)
+    opened(records(positions)).check(IDS[2:4], trees[2:4])
 
 
 @pytest.mark.parametrize(
@@ -624,7 +695,7 @@ def test_a_question_whose_choices_changed_is_refused(records: Any) -> None:
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
     swapped: Sequence[Any] = [trees[4], *trees[1:]]
     with pytest.raises(UserError, match="in other tokens"):
-        Record(records()).check(IDS, swapped)
+        opened(records()).check(IDS, swapped)
 
 
 # The stage
@@ -642,7 +713,7 @@ def test_the_stage_records_what_the_parameters_ask_for(
     scores = score_choices(teacher(), build_trees(tiny_tokenizer(), QUESTIONS, "cloze"))
     lengths = [[len(choice) for choice in question.choices] for question in QUESTIONS]
     assert read_labels(choices, QUESTIONS) == list(first_ranked(scores, lengths, "per_character"))
-    found = Record(tmp_path / "record")
+    found = opened(tmp_path / "record")
     assert (found.layout.positions, found.layout.top_k) == ("all", None)
     logits = live(student(), "all", 0)
     expected = reference_kl(logits, live(teacher(), "all", 0), 1.0).sum()

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from regrow.checkpoints import save_model
 from regrow.errors import UserError
-from regrow.forward import row_logits
+from regrow.forward import output_layer, row_logits
 from regrow.params import Positions, Training
 from regrow.pruning import random_importance
 from regrow.questions import Question, write_labels, write_questions
@@ -73,7 +73,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Positions], 
     def make(positions: Positions) -> Record:
         state = Unfinished(folder, math.inf)
         record(teacher, IDS, TREES, positions, None, [1.0], folder / positions, state)
-        return Record(folder / positions)
+        return Record(folder / positions, output_layer(teacher))
 
     return make
 

@@ -4,6 +4,7 @@ The output matrix is the largest of a small model: for SmolLM2-135M it has 28 of
 parameters, and most positions of a context are never read.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,8 +13,37 @@ from regrow.errors import UserError
 from regrow.trees import Batch
 
 
+@dataclass(frozen=True, slots=True)
+class OutputLayer:
+    """What makes logits of last hidden states.
+
+    Attributes:
+        linear: the module of the output matrix, [vocabulary, hidden].
+        cap: what Gemma 2 and its kin squash their logits by (`final_logit_softcapping`), or none.
+    """
+
+    linear: Any
+    cap: float | None
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits [n, vocabulary] of states [n, hidden], as transformers computes them."""
+        logits: torch.Tensor = self.linear(states)
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
+
+
+def output_layer(model: Any) -> OutputLayer:
+    """A model's own; it keeps the output matrix alive, and nothing else of the model."""
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    return OutputLayer(model.get_output_embeddings(), cap)
+
+
 def row_logits(model: Any, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
-    """Logits at `rows`.
+    """Logits at `rows`, [n, vocabulary] in the model's dtype; see `row_states`."""
+    return output_layer(model)(row_states(model, batch, rows))
+
+
+def row_states(model: Any, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    """Last hidden states at `rows`, behind the model's last norm.
 
     Args:
         model: a causal language model of transformers.
@@ -21,7 +51,7 @@ def row_logits(model: Any, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
         rows: [n] int64, positions in the flattened batch.
 
     Returns:
-        [n, vocabulary], in the model's dtype.
+        [n, hidden], in the model's dtype.
 
     Raises:
         UserError: a tree is longer than the model's sliding window, or of another tokenizer.
@@ -35,18 +65,8 @@ def row_logits(model: Any, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
         attention_mask=_mask(model, batch.attention_mask.to(device)),
         use_cache=False,
     ).last_hidden_state
-    selected = states.reshape(-1, states.shape[-1])[rows.to(device)]
-    return output_logits(model, selected)
-
-
-def output_logits(model: Any, states: torch.Tensor) -> torch.Tensor:
-    """Logits [n, vocabulary] of last hidden states [n, hidden].
-
-    Gemma 2 and its kin squash their logits (`final_logit_softcapping`), as transformers does.
-    """
-    logits: torch.Tensor = model.get_output_embeddings()(states)
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+    selected: torch.Tensor = states.reshape(-1, states.shape[-1])[rows.to(device)]
+    return selected
 
 
 def check_tokens(largest: int, vocabulary: int) -> None:

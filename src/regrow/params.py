@@ -97,8 +97,8 @@ class Teacher(Section):
 class TeacherLogits(Section):
     """What is recorded of the teacher's distributions.
 
-    `top_k: null` records whole distributions. With a number, the rest of the mass is one tail
-    bucket, whose size is recorded for each of `temperatures`.
+    `top_k: null` records whole distributions, as the teacher's last hidden states. With a number,
+    the rest of the mass is one tail bucket, whose size is recorded for each of `temperatures`.
     """
 
     positions: Positions

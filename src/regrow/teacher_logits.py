@@ -8,7 +8,9 @@ A record is a folder. It holds a distribution for every node of the questions' t
 - `offsets.npy` [questions + 1] int64: question q owns rows offsets[q] to offsets[q + 1];
 - `nodes.npy` [rows] int32: the token that the teacher read there, so that a record is never laid
   over another tokenisation;
-- whole: `log_probs.npy` [rows, vocabulary] float32;
+- whole: `states.npy` [rows, hidden], the teacher's last hidden states in its own type (bfloat16 as
+  uint16). With the teacher's output matrix, of which `record.json` holds a hash, they give every
+  logit back, at a fiftieth to a hundredth of the logits' size;
 - top-k: `tokens.npy` [rows, k] uint16 or int32, `log_probs.npy` [rows, k] float16, natural log at
   temperature 1, most probable first, and `log_tails.npy` [rows, temperatures] float32, the log of
   all other tokens' mass at each recorded temperature.
@@ -21,7 +23,7 @@ import os
 import shutil
 import tokenize
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,14 +31,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from regrow.checkpoints import load_model
 from regrow.errors import UserError
 from regrow.files import replacing, write_json
-from regrow.forward import row_logits
+from regrow.forward import OutputLayer, output_layer, row_states
 from regrow.resume import Unfinished, flush
 from regrow.scoring import branch_log_probs, row_parts
 from regrow.trees import Positions, Tree, by_tokens, flat_rows, pack
 
 BATCH_TOKENS = 1024
+STATES: dict[str, type[np.generic]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": np.uint16,  # NumPy has no type for it
+}
+"""What holds states of a model's dtype."""
 
 Column = tuple[type[np.generic], tuple[int, ...]]
 Mapped = np.memmap[Any, Any]
@@ -45,13 +54,27 @@ Done = tuple[list[list[float]], str]  # a batch's scores, and a hash of its rows
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a record holds: `record.json`."""
+    """What a record holds: `record.json`.
+
+    Attributes:
+        positions: `answer` or `all`, see `Tree.rows`.
+        top_k: tokens a row, or none for a whole record; the last three are of a whole one alone.
+        temperatures: those whose tails are recorded.
+        vocabulary: tokens of the teacher.
+        rows: all positions recorded.
+        hidden: numbers a state.
+        dtype: the states', a name of `STATES`.
+        output: the SHA-256 of the teacher's output matrix.
+    """
 
     positions: Positions
     top_k: int | None
     temperatures: list[float]
     vocabulary: int
     rows: int
+    hidden: int | None = None
+    dtype: str | None = None
+    output: str | None = None
 
     def columns(self, questions: int) -> dict[str, Column]:
         """The type and shape of each column of a record of so many questions."""
@@ -59,8 +82,9 @@ class Layout:
             "offsets": (np.int64, (questions + 1,)),
             "nodes": (np.int32, (self.rows,)),
         }
-        if self.top_k is None:
-            return found | {"log_probs": (np.float32, (self.rows, self.vocabulary))}
+        if self.hidden is not None and self.dtype is not None:
+            return found | {"states": (STATES[self.dtype], (self.rows, self.hidden))}
+        assert self.top_k is not None  # see `_check_layout`
         token = np.uint16 if self.vocabulary <= 2**16 else np.int32
         return found | {
             "tokens": (token, (self.rows, self.top_k)),
@@ -119,7 +143,7 @@ def record(
         ids: the questions' ids.
         trees: their trees, in the same order.
         positions: `answer` or `all`, see `Tree.rows`.
-        top_k: how many tokens a row keeps; none keeps the whole distribution.
+        top_k: how many tokens a row keeps; none keeps what gives the whole distribution.
         temperatures: those whose tail mass is kept beside the top k.
         out: the folder to write.
         state: keeps the rows recorded so far, and those of an interrupted run.
@@ -135,6 +159,14 @@ def record(
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     rows = int(offsets[-1])
     layout = Layout(positions, top_k, list(temperatures), vocabulary, rows)
+    if top_k is None:
+        output = model.get_output_embeddings()
+        layout = replace(
+            layout,
+            hidden=output.in_features,
+            dtype=str(model.dtype).removeprefix("torch."),
+            output=_hash_of_matrix(output),
+        )
     batches = by_tokens(trees, batch_tokens)
     spans = [slice(*offsets[place : place + 2].tolist()) for place in range(len(trees))]
     folder = state.folder / "record"
@@ -178,7 +210,9 @@ def record(
 
 def _describe(folder: Path, layout: Layout, ids: Sequence[str], offsets: npt.NDArray[Any]) -> None:
     """Write all but the columns."""
-    write_json(folder / "record.json", asdict(layout))
+    values = asdict(layout)
+    of_states = {"hidden", "dtype", "output"} if layout.top_k is not None else set()
+    write_json(folder / "record.json", {key: values[key] for key in values if key not in of_states})
     (folder / "ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
     np.save(folder / "offsets.npy", offsets, allow_pickle=False)
 
@@ -243,12 +277,13 @@ def _distributions(
     """For each tree, its rows of every column, and the log-probability of each branch."""
     batch = pack(trees)
     rows = flat_rows(batch, trees, layout.positions)
-    logits = row_logits(model, batch, rows).float()
+    states = row_states(model, batch, rows)
+    logits = output_layer(model)(states).float()
     found: dict[str, npt.NDArray[Any]] = {
         "nodes": batch.input_ids.reshape(-1)[rows].numpy().astype(np.int32)
     }
     if layout.top_k is None:
-        found["log_probs"] = logits.log_softmax(-1).cpu().numpy()
+        found["states"] = _as_stored(states)
     else:
         parts = [_top(part, layout.top_k, layout.temperatures) for part in row_parts(logits)]
         found |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -256,6 +291,35 @@ def _distributions(
     split = {name: np.split(values, bounds) for name, values in found.items()}
     columns = [{name: parts[place] for name, parts in split.items()} for place in range(len(trees))]
     return columns, branch_log_probs(logits, trees, layout.positions)
+
+
+def _as_stored(states: torch.Tensor) -> npt.NDArray[Any]:
+    kept = states.cpu()
+    array: npt.NDArray[Any] = (
+        kept.view(torch.uint16) if kept.dtype == torch.bfloat16 else kept
+    ).numpy()
+    return array
+
+
+def _is_of(linear: Any, layout: Layout) -> bool:
+    """Whether a record was made with this output layer."""
+    shape = (layout.vocabulary, layout.hidden)
+    return tuple(linear.weight.shape) == shape and _hash_of_matrix(linear) == layout.output
+
+
+def _hash_of_matrix(linear: Any) -> str:
+    """SHA-256 of an output matrix, from which alone the same states give the same logits.
+
+    Raises:
+        UserError: the layer also adds a bias, which a whole record does not hold.
+    """
+    if linear.bias is not None:
+        raise UserError(
+            "this model's output layer has a bias, of which no whole record is made; set "
+            "teacher_logits.top_k to a number"
+        )
+    matrix = _as_stored(linear.weight.detach())
+    return hashlib.sha256(np.ascontiguousarray(matrix).data).hexdigest()
 
 
 def _top(
@@ -277,9 +341,17 @@ def _top(
 
 
 class Record:
-    """A record folder, opened for reading; rows are read from disk as they are asked for."""
+    """A record folder, opened for reading; rows are read from disk as they are asked for.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: the record's.
+        output: the teacher's output layer, which a whole record needs for `targets`.
+
+    Raises:
+        UserError: the folder holds no record, or one of another teacher than `output` is of.
+    """
+
+    def __init__(self, folder: Path, output: OutputLayer | None = None) -> None:
         try:
             self.layout = Layout(**json.loads((folder / "record.json").read_text("utf-8")))
             _check_layout(self.layout)
@@ -299,8 +371,14 @@ class Record:
                 f"{folder} is no whole record of teacher logits ({error}); run the stage "
                 "teacher_logits again"
             ) from error
+        if output is not None and not _is_of(output.linear, self.layout):
+            raise UserError(
+                f"{folder} was not made with this teacher's output matrix; give --teacher the "
+                "model that it was made with, or run the stage teacher_logits again"
+            )
         self._places = {identity: place for place, identity in enumerate(ids)}
         self._folder = folder
+        self._output = output
 
     def check(self, ids: Sequence[str], trees: Sequence[Tree]) -> None:
         """Compare the recorded tokens with those of `trees`.
@@ -328,9 +406,9 @@ class Record:
             UserError: a top-k record that was not made with this temperature.
         """
         spans = [self._rows(identity) for identity in ids]
-        log_probs = torch.from_numpy(self._read("log_probs", spans).astype(np.float32))
         if self.layout.top_k is None:
-            return Targets((log_probs / temperature).log_softmax(-1), None, None, temperature)
+            return self._whole(spans, temperature)
+        log_probs = torch.from_numpy(self._read("log_probs", spans).astype(np.float32))
         if temperature not in self.layout.temperatures:
             raise UserError(
                 f"distill.temperature is {temperature}, but {self._folder} holds "
@@ -350,6 +428,17 @@ class Record:
             )
         return Targets(softened, tokens, log_tail, temperature)
 
+    def _whole(self, spans: Sequence[slice], temperature: float) -> Targets:
+        assert self._output is not None, "a whole record is read with its teacher's output layer"
+        weight = self._output.linear.weight
+        states = torch.from_numpy(self._read("states", spans))
+        if weight.dtype == torch.bfloat16:
+            states = states.view(torch.bfloat16)
+        with torch.no_grad():
+            logits = self._output(states.to(weight.device)).float()
+            log_probs = (logits / temperature).log_softmax(-1)
+        return Targets(log_probs, None, None, temperature)
+
     def _rows(self, identity: str) -> slice:
         place = self._places[identity]
         start, stop = self._columns["offsets"][place : place + 2]
@@ -359,12 +448,37 @@ class Record:
         return np.concatenate([self._columns[name][span] for span in spans])
 
 
+def open_record(folder: Path, teacher: Path | None, dtype: str, device: str) -> Record:
+    """A record, with the output layer of the model in `teacher` where it needs one.
+
+    Raises:
+        UserError: as `Record` does, or a whole record is to be read and no teacher is given.
+    """
+    kept = Record(folder)
+    if kept.layout.top_k is not None:
+        return kept
+    if teacher is None:
+        raise UserError(
+            f"{folder} holds hidden states (teacher_logits.top_k is null), which need the "
+            "teacher's output matrix: give --teacher the model that the record was made with"
+        )
+    return Record(folder, output_layer(load_model(teacher, dtype, device)))
+
+
 def _check_layout(layout: Layout) -> None:
     """Raise `ValueError` at a value that `record` does not write."""
-    numbers: list[Any] = [layout.vocabulary, layout.rows]
-    numbers += [] if layout.top_k is None else [layout.top_k]
+    whole = layout.top_k is None
+    numbers: list[Any] = [
+        *(layout.vocabulary, layout.rows),
+        layout.hidden if whole else layout.top_k,
+    ]
     if not all(type(number) is int and number > 0 for number in numbers):
-        raise ValueError("record.json: top_k, vocabulary and rows must be numbers above 0")
+        kept = "hidden" if whole else "top_k"
+        raise ValueError(f"record.json: {kept}, vocabulary and rows must be numbers above 0")
+    if whole and not (isinstance(layout.dtype, str) and layout.dtype in STATES):
+        raise ValueError(f"record.json: dtype is {layout.dtype!r}, not one of {', '.join(STATES)}")
+    if not whole and (layout.hidden, layout.dtype, layout.output) != (None, None, None):
+        raise ValueError("record.json: hidden, dtype and output are those of a whole record")
     temperatures: Any = layout.temperatures
     if not isinstance(temperatures, list) or not all(type(t) in (int, float) for t in temperatures):
         raise ValueError("record.json: temperatures must be a list of numbers")

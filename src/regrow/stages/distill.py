@@ -10,7 +10,7 @@ from regrow.params import read_params
 from regrow.questions import read_questions
 from regrow.resume import unfinished
 from regrow.runtime import fix_runtime
-from regrow.teacher_logits import Record
+from regrow.teacher_logits import open_record
 from regrow.training import distillation_task, question_order, train
 from regrow.trees import build_trees
 
@@ -23,6 +23,9 @@ def main(
     seed: Annotated[int, typer.Option(help="which of them, and in what order")],
     out: Annotated[Path, typer.Option(help="the retrained model's folder")],
     log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
+    teacher: Annotated[
+        Path | None, typer.Option(help="the teacher's folder; a whole record needs it")
+    ] = None,
 ) -> None:
     """Retrain a pruned model with KL from the teacher's recorded logits (L2PSD)."""
     params = read_params()
@@ -32,7 +35,8 @@ def main(
     asked = read_questions(questions)
     trees = build_trees(tokenizer, asked, params.prompt.format)
     ids = [question.id for question in asked]
-    task = distillation_task(trees, ids, Record(teacher_logits), params.distill.temperature)
+    record = open_record(teacher_logits, teacher, params.compute.dtype, params.compute.device)
+    task = distillation_task(trees, ids, record, params.distill.temperature)
     order = question_order(len(asked), train_size, params.training.epochs, seed)
     rate = params.distill.learning_rate
     settings = [params.compute, params.prompt.format, params.training, params.distill.temperature]

@@ -16,7 +16,7 @@ from regrow.questions import read_labels, read_questions
 from regrow.resume import Unfinished
 from regrow.runtime import fix_runtime
 from regrow.stages.evaluate import predict, read_part
-from regrow.teacher_logits import Record
+from regrow.teacher_logits import open_record
 from regrow.training import distillation_task, finetuning_task, question_order, train
 from regrow.trees import build_trees
 
@@ -39,6 +39,9 @@ def main(
     seed: Annotated[int, typer.Option(help="which of them, and in what order")],
     metrics: Annotated[Path, typer.Option(help="JSON file to write")],
     log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
+    teacher: Annotated[
+        Path | None, typer.Option(help="the teacher's folder; a whole record needs it")
+    ] = None,
 ) -> None:
     """Retrain a pruned model at one learning rate and score it on the calibration split only."""
     params = read_params()
@@ -52,7 +55,8 @@ def main(
         task = finetuning_task(trees, answers, params.finetune.positions)
     else:
         ids = [question.id for question in asked]
-        task = distillation_task(trees, ids, Record(teacher_logits), params.distill.temperature)
+        record = open_record(teacher_logits, teacher, params.compute.dtype, params.compute.device)
+        task = distillation_task(trees, ids, record, params.distill.temperature)
     order = question_order(len(asked), train_size, params.training.epochs, seed)
     # A try is not worth a state of its own; it starts anew.
     with TemporaryDirectory() as scratch:
