@@ -221,7 +221,7 @@ def test_experiment_and_its_comparisons(study):
     assert "compare.resamples" in differences and "300" in differences
     assert "comparison.json" in study.dvc("metrics", "diff", "--all", "HEAD", "coarser")
     for command in (("show",), ("diff", "HEAD", "coarser")):
-        study.dvc("plots", *command, "--out", "shown")
+        assert "WARNING" not in study.dvc("plots", *command, "--out", "shown")
         page = (study.root / "shown" / "index.html").read_text("utf-8")
         assert "whole-model retention" in page
         assert "distill.csv" in page and "finetune.csv" in page

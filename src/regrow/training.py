@@ -272,7 +272,8 @@ class LogToDVCLive(TrainerCallback):
 
     DVCLive's own callback also logs run times and the machine's paths, which differ from run to
     run and would make two equal runs look different. `Live.end` is not called: all files are
-    written by then, and it leaves a thread behind that waits for DVC Studio.
+    written by then, and it leaves a thread behind that waits for DVC Studio. Nor is
+    `Live.make_summary`: what it writes beside the curves is no curve, of which `dvc plots` warns.
     """
 
     METRICS = ("loss", "grad_norm", "learning_rate")
@@ -309,7 +310,6 @@ class LogToDVCLive(TrainerCallback):
         self.live.step = step
         for name in self.METRICS:
             self.live.log_metric(name, logs[name])
-        self.live.make_summary()
 
 
 logging.getLogger("dvclive").setLevel(logging.ERROR)
