@@ -88,7 +88,8 @@ def test_two_hundred_runs_leave_nothing_behind(
         f"{RUNS} runs: memory {memory[0] / 2**20:.1f} MiB after the first, "
         f"{memory[WARM] / 2**20:.1f} after {WARM}, {memory[-1] / 2**20:.1f} at the end, "
         f"{slope:+,.0f} bytes in use a run from run {WARM} on; "
-        f"open files {files[0]}, {files[WARM]}, {files[-1]}; threads {threads[0]}, {threads[WARM]}, {threads[-1]}"
+        f"open files {files[0]}, {files[WARM]}, {files[-1]}; "
+        f"threads {threads[0]}, {threads[WARM]}, {threads[-1]}"
     )
     assert slope < GROWTH
     assert memory[-1] < SPREAD * memory[WARM]
