@@ -27,29 +27,38 @@ def rows(bench: Bench) -> Iterator[Row]:
     """The study's model over questions, the statistics over questions and rows, and 100,000."""
     sizes = [max(1, bench.questions // 2) * fold for fold in FOLDS]
     for name, run in _with_model(bench).items():
-        yield from _growth(name, "questions", sizes, run, FLAT)
+        yield from lines(GROUP, name, "questions", sizes, run, FLAT)
     for name, run in _over_questions(bench).items():
-        yield from _growth(name, "questions", [2 * size for size in sizes], run, None)
+        yield from lines(GROUP, name, "questions", [2 * size for size in sizes], run, None)
     for name, run in _over_sweep(bench).items():
-        yield from _growth(name, "rows of the sweep", [4 * fold for fold in FOLDS], run, None)
+        yield from lines(GROUP, name, "rows of the sweep", [4 * fold for fold in FOLDS], run, None)
     yield from many(bench)
 
 
-def _growth(
-    name: str, what: str, sizes: Sequence[int], run: Run, flat: Target | None
+def lines(
+    group: str, name: str, what: str, sizes: Sequence[int], run: Run, flat: Target | None
 ) -> Iterator[Row]:
-    """Two lines of the table: seconds and memory at the sizes, with a fitted line each."""
+    """Two lines of the table: seconds and memory at the sizes, with a fitted line each.
+
+    Args:
+        group: the part that they belong to.
+        name: what runs.
+        what: what grows, in the plural.
+        sizes: the smallest first.
+        run: runs it at a size.
+        flat: the target for memory, if it must not grow.
+    """
     try:
         runs = [run(size) for size in sizes]
     except NotMeasuredError as fault:
-        yield Row(group=GROUP, name=f"{name} over {what}", not_measured=str(fault))
+        yield Row(group=group, name=f"{name} over {what}", not_measured=str(fault))
         return
-    one = what.removesuffix("s") if what == "questions" else "row"
+    one = what.partition(" ")[0].removesuffix("s")
     seconds = [done.seconds for done in runs]
     peaks = [done.peak_bytes / GIBI for done in runs]
     fixed, each = fitted(sizes, seconds)
     yield Row(
-        group=GROUP,
+        group=group,
         name=f"{name} over {what}: time",
         ours=Measure(what="regrow, fitted line", unit=f"ms/{one}", values=[1e3 * each]),
         notes={"sizes": list(sizes), "seconds": seconds, "fitted_seconds_at_0": fixed},
@@ -65,7 +74,7 @@ def _growth(
     if all(own):
         notes["gib_without_mapped_files"] = [(value or 0) / GIBI for value in own]
     yield Row(
-        group=GROUP,
+        group=group,
         name=f"{name} over {what}: memory at {sizes[-1]} and at {sizes[0]}",
         ours=Measure(what="regrow, most", unit="GiB", values=[peaks[-1]]),
         against=Measure(what="regrow, fewest", unit="GiB", values=[peaks[0]]),

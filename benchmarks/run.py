@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import breakdown, ceilings, evaluate, growth, pruned, record, startup, training
+from benchmarks import (
+    breakdown,
+    ceilings,
+    evaluate,
+    growth,
+    pruned,
+    record,
+    startup,
+    tokens,
+    training,
+)
 from benchmarks.common import FEW, Bench, reproduced
 from benchmarks.contest import NotMeasuredError
 from benchmarks.machine import machine, versions
@@ -26,6 +36,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "pruned": pruned.rows,
     "startup": startup.rows,
     "growth": growth.rows,
+    "tokens": tokens.rows,
 }
 BUSY = 0.5  # a load at the start that other work must have caused
 
@@ -42,7 +53,7 @@ def main(
     render: Annotated[bool, typer.Option(help="Measure nothing: show what --out holds.")] = False,
 ) -> None:
     """Measure the study that lies in this folder; parts: ceilings, evaluate, training,
-    breakdown, record, pruned, startup, growth."""
+    breakdown, record, pruned, startup, growth, tokens."""
     for name in only or []:
         if name not in GROUPS:
             raise UserError(f"there is no part {name!r}; choose of {', '.join(GROUPS)}")

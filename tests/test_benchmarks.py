@@ -22,9 +22,10 @@ from benchmarks import (
     record,
     run,
     startup,
+    tokens,
     training,
 )
-from benchmarks.common import Bench, fitted, reproduced
+from benchmarks.common import Bench, Files, fitted, reproduced
 from benchmarks.contest import Entry, NotMeasuredError, Outcome
 from benchmarks.results import Measure, Results, Row, Target, read_results, write_results
 from benchmarks.table import as_markdown, as_table, number, write_page
@@ -33,7 +34,7 @@ from rich.console import Console
 from conftest import PARAMS, ROOT, synthetic_questions
 from regrow.checkpoints import load_model
 from regrow.errors import UserError
-from regrow.questions import Question, write_labels, write_questions
+from regrow.questions import Question, read_questions, write_labels, write_questions
 from regrow.trees import Tree
 from tiny_models import runtime_restored
 
@@ -131,6 +132,19 @@ def test_a_pruned_model_has_fewer_operations(bench, in_process):
     for step, name in enumerate(("0.25", "0.5", "0.75"), start=1):
         assert facts["operations"][name] == dense - step * 2 * 2 * 16 * 3 * 16 * 8
     assert set(once()) == set(facts["neurons"])
+
+
+def test_longer_questions_are_the_same_with_their_stems_said_again(tmp_path):
+    asked = Files(tmp_path / "questions.jsonl", tmp_path / "labels.jsonl", 1)
+    asked.questions.write_text(
+        '{"id": "q", "stem": "Wo läuft er?", "choices": ["da", "dort"]}\n', encoding="utf-8"
+    )
+    asked.labels.write_text('{"id": "q", "answer": 1}\n')
+    longer = tokens.longer(asked, 3, tmp_path / "longer")
+    (question,) = read_questions(longer.questions)
+    assert question.stem == "Wo läuft er? Wo läuft er? Wo läuft er?"
+    assert (question.id, question.choices) == ("q", ("da", "dort"))
+    assert longer.labels.read_bytes() == asked.labels.read_bytes()
 
 
 # Running
