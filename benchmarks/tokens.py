@@ -15,7 +15,7 @@ FOLDS = (1, 2, 4)
 
 def rows(bench: Bench) -> Iterator[Row]:
     """The stages that run the study's model, on questions of three lengths."""
-    asked = bench.take("train", max(1, bench.questions // 4))
+    asked = bench.take("train", max(1, bench.questions // 2))
     by_tokens = {}
     for folds in FOLDS:
         files = longer(asked, folds, bench.scratch / f"stems-{folds}")
