@@ -66,6 +66,7 @@ PARAMETERS = [
     row({"data__test": 9}, {"questions"} | JUDGE | EVALUATE),
     row({"teacher__learning_rate": 0.004}, FROM_TEACHER, slow),
     row({"teacher_logits__top_k": 4}, {"teacher_logits"} | JUDGE | KL),
+    row({"teacher_logits__top_k": None}, {"teacher_logits"} | JUDGE | KL, slow),
     row({"prune__score": "random"}, FROM_PRUNE),
     row({"prune__score": "activation"}, FROM_PRUNE, slow),
     row({"training__epochs": 2}, CE | KL | JUDGE, slow),

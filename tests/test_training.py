@@ -4,6 +4,7 @@ import csv
 import inspect
 import itertools
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -23,14 +24,14 @@ from torch.nn import functional as F
 from regrow.checkpoints import save_model
 from regrow.errors import UserError
 from regrow.forward import output_layer, row_logits
-from regrow.params import Positions, Training
+from regrow.params import Positions, Training, read_params
 from regrow.pruning import random_importance
 from regrow.questions import Question, write_labels, write_questions
 from regrow.resume import Unfinished
 from regrow.stages import distill
 from regrow.teacher_logits import Record, record
 from regrow.training import Task, collate, distillation_task, finetuning_task, question_order, train
-from regrow.trees import build_trees
+from regrow.trees import build_trees, flat_rows, pack
 from tiny_models import (
     QUESTIONS,
     regrow,
@@ -470,6 +471,36 @@ def test_only_fine_tuning_depends_on_labels(
     assert one.keys() == two.keys()
     weights = one["model/model.safetensors"] == two["model/model.safetensors"]
     assert weights == (one == two) == (stage == "distill")
+
+
+def test_a_whole_record_is_distilled_from_with_its_own_teacher(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = tiny_model(tiny_config("llama"), seed=1)
+    save_model(teacher, tiny_tokenizer(), workplace / "teacher")
+    shutil.rmtree(workplace / "record")
+    state = Unfinished(workplace, math.inf)
+    record(teacher, IDS, TREES, "answer", None, [1.0], workplace / "whole", state)
+    (workplace / "whole").rename(workplace / "record")
+    of = {name: (*OWN["distill"], "--teacher", name) for name in ("teacher", "pruned")}
+    assert "give --teacher" in str(retrain(monkeypatch, workplace, "distill", "without"))
+    monkeypatch.setitem(OWN, "distill", of["pruned"])
+    assert "not made with this teacher" in str(retrain(monkeypatch, workplace, "distill", "other"))
+    assert not any((workplace / name).exists() for name in ("without", "other"))
+    monkeypatch.setitem(OWN, "distill", of["teacher"])
+    assert retrain(monkeypatch, workplace, "distill", "one") == 0
+    # The first batch's loss is the divergence from the teacher itself.
+    order = question_order(len(IDS), 8, 1, 0)[
+        : read_params(workplace / "params.yaml").training.batch_size
+    ]
+    batch = pack([TREES[place] for place in order])
+    rows = flat_rows(batch, [TREES[place] for place in order], "answer")
+    with torch.no_grad():
+        said = row_logits(teacher, batch, rows).log_softmax(-1)
+        found = row_logits(student(), batch, rows).log_softmax(-1)
+    expected = F.kl_div(found, said, reduction="sum", log_target=True) / len(rows)
+    first = column(workplace / "one" / "log", "loss")[0]
+    assert float(first) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_distillation_is_given_no_label() -> None:
