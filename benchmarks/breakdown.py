@@ -174,10 +174,10 @@ def kind_of(operator: str) -> str:
 def started(settings: dict[str, Any]) -> Prepared:
     """The resident memory of a process that is about to train, in GiB."""
     facts = {}
-    from regrow.checkpoints import load_model
-    from regrow.params import Params
-    from regrow.runtime import fix_runtime
-    from regrow.training import train
+    from regrow.model.folders import load_model
+    from regrow.model.runtime import fix_runtime
+    from regrow.retrain.trainer import train
+    from regrow.support.schema import Params
 
     assert train
     facts["its imports"] = _resident()

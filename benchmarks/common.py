@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import Entry, NotMeasuredError, Outcome, contest, environment, once
-from regrow.errors import UserError
-from regrow.params import Params, read_params
+from regrow.support.errors import UserError
+from regrow.support.params import read_params
+from regrow.support.schema import Params
 
 GIBI = 2**30
 FEW = 32  # fewer questions than that only try everything out, and on small matrices

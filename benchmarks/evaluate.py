@@ -134,15 +134,15 @@ def best(values: Sequence[float]) -> int:
 def ours(settings: dict[str, Any]) -> Prepared:
     """This project's scoring, from texts to log-probabilities."""
     from benchmarks.flops import costs, trees_forward
-    from regrow.accuracy import right
-    from regrow.checkpoints import count_parameters, load_model, load_tokenizer
-    from regrow.params import Params
-    from regrow.predictions import Predictions
-    from regrow.prompts import continuations
-    from regrow.questions import read_labels, read_questions
-    from regrow.runtime import fix_runtime
-    from regrow.scoring import BATCH_TOKENS, score_choices
-    from regrow.trees import build_trees, by_tokens, pack
+    from regrow.evaluate.accuracy import right
+    from regrow.evaluate.predictions import Predictions
+    from regrow.model.folders import count_parameters, load_model, load_tokenizer
+    from regrow.model.runtime import fix_runtime
+    from regrow.model.scoring import BATCH_TOKENS, score_choices
+    from regrow.model.trees import build_trees, by_tokens, pack
+    from regrow.support.schema import Params
+    from regrow.tasks.prompts import continuations
+    from regrow.tasks.questions import read_labels, read_questions
 
     params = Params.model_validate(settings["params"])
     fix_runtime(params.compute, 0)

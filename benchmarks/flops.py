@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from regrow.trees import Positions, Tree
+from regrow.model.trees import Positions, Tree
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,12 @@ def theirs(settings: dict[str, Any]) -> Prepared:
     from transformers import TrainerCallback
     from trl.experimental.gkd import GKDConfig, GKDTrainer  # type: ignore[import-not-found]
 
-    from regrow.checkpoints import load_model, load_tokenizer
-    from regrow.params import Params
-    from regrow.questions import read_questions
-    from regrow.training import SCHEDULES, question_order
-    from regrow.trees import build_trees, keep_branch
+    from regrow.model.folders import load_model, load_tokenizer
+    from regrow.model.trees import build_trees, keep_branch
+    from regrow.retrain.order import question_order
+    from regrow.retrain.trainer import SCHEDULES
+    from regrow.support.schema import Params
+    from regrow.tasks.questions import read_questions
 
     params = Params.model_validate(settings["params"])
     torch.set_num_threads(params.compute.threads)
@@ -161,11 +162,12 @@ def _loss(
     """This project's KL against a whole record of the same texts, a mean over their positions."""
     import torch
 
-    from regrow.forward import output_layer, row_logits
-    from regrow.objectives import kl_divergence
-    from regrow.resume import Unfinished
-    from regrow.teacher_logits import Record, record
-    from regrow.trees import flat_rows, pack
+    from regrow.distill.divergence import forward_kl
+    from regrow.distill.reader import Record
+    from regrow.distill.writer import record
+    from regrow.model.forward import output_layer, row_logits
+    from regrow.model.trees import flat_rows, pack
+    from regrow.support.resume import Unfinished
 
     folder = Path(settings["scratch"]) / "loss"
     (folder / "state").mkdir(parents=True)
@@ -180,4 +182,4 @@ def _loss(
     with torch.no_grad():
         logits = row_logits(student.eval(), batch, picked)
         targets = Record(folder / "record", output_layer(teacher)).targets(ids, temperature)
-        return float(kl_divergence(logits, targets)) / len(picked)
+        return float(forward_kl(logits, targets)) / len(picked)

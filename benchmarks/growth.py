@@ -239,9 +239,9 @@ def simulate(settings: dict[str, Any]) -> Prepared:
     """Write predictions of every model of a sweep, of questions with five choices."""
     import numpy as np
 
-    from regrow.comparison import run_names
-    from regrow.params import Sweep
-    from regrow.predictions import Predictions, write_predictions
+    from regrow.compare.study import run_names
+    from regrow.evaluate.predictions import Predictions, write_predictions
+    from regrow.support.schema import Sweep
 
     sweep = Sweep.model_validate(settings["sweep"])
     count = settings["calibration"] + settings["test"]

@@ -21,8 +21,8 @@ def theirs(settings: dict[str, Any]) -> Prepared:
     from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
     from benchmarks.flops import costs, trees_forward
-    from regrow.questions import read_questions
-    from regrow.trees import build_trees
+    from regrow.model.trees import build_trees
+    from regrow.tasks.questions import read_questions
 
     compute = settings["params"]["compute"]
     torch.set_num_threads(compute["threads"])
@@ -83,8 +83,8 @@ def theirs(settings: dict[str, Any]) -> Prepared:
 
 def task_config(settings: dict[str, Any]) -> dict[str, Any]:
     """A task of the harness with this project's prompts, its data as a JSON file."""
-    from regrow.prompts import context, continuations
-    from regrow.questions import read_labels, read_questions
+    from regrow.tasks.prompts import context, continuations
+    from regrow.tasks.questions import read_labels, read_questions
 
     asked = read_questions(Path(settings["questions"]))
     answers = read_labels(Path(settings["labels"]), asked)

@@ -20,10 +20,11 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from regrow.comparison import run_names
-from regrow.files import write_json
-from regrow.params import Sweep, read_params
-from regrow.predictions import read_predictions
+from regrow.compare.study import run_names
+from regrow.evaluate.predictions import read_predictions
+from regrow.support.files import write_json
+from regrow.support.params import read_params
+from regrow.support.schema import Sweep
 
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",

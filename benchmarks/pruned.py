@@ -58,10 +58,12 @@ def prefill(settings: dict[str, Any]) -> Prepared:
     import torch
 
     from benchmarks.flops import chain_pairs, costs, forward
-    from regrow.checkpoints import load_model
-    from regrow.params import Params
-    from regrow.pruning import find_mlps, kept_count, l2_importance, remove_neurons
-    from regrow.runtime import fix_runtime
+    from regrow.model.folders import load_model
+    from regrow.model.mlps import find_mlps
+    from regrow.model.runtime import fix_runtime
+    from regrow.prune.removal import kept_count, remove_neurons
+    from regrow.prune.scores import l2_importance
+    from regrow.support.schema import Params
 
     params = Params.model_validate(settings["params"])
     fix_runtime(params.compute, 0)

@@ -74,10 +74,10 @@ def effect(bench: Bench) -> Row:
 
     The p-value is that of the exact paired test; the target is that of a test which finds nothing.
     """
-    from regrow.accuracy import right
-    from regrow.predictions import read_predictions
-    from regrow.significance import paired_test
-    from regrow.statistics import difference_interval, resample
+    from regrow.compare.bootstrap import difference_interval, resample
+    from regrow.compare.significance import paired_test
+    from regrow.evaluate.accuracy import right
+    from regrow.evaluate.predictions import read_predictions
 
     sparsity = min(bench.params.sweep.sparsity)
     train, test = bench.take("train", 3 * bench.questions), bench.take("test", 2 * bench.questions)
@@ -121,14 +121,15 @@ def effect(bench: Bench) -> Row:
 
 def compare(settings: dict[str, Any]) -> Prepared:
     """Make both records and compare what they give with what the teacher says."""
-    from regrow.checkpoints import load_model, load_tokenizer
-    from regrow.forward import output_layer
-    from regrow.params import Params
-    from regrow.questions import read_questions
-    from regrow.resume import Unfinished
-    from regrow.runtime import fix_runtime
-    from regrow.teacher_logits import Record, record
-    from regrow.trees import build_trees
+    from regrow.distill.reader import Record
+    from regrow.distill.writer import record
+    from regrow.model.folders import load_model, load_tokenizer
+    from regrow.model.forward import output_layer
+    from regrow.model.runtime import fix_runtime
+    from regrow.model.trees import build_trees
+    from regrow.support.resume import Unfinished
+    from regrow.support.schema import Params
+    from regrow.tasks.questions import read_questions
 
     params = Params.model_validate(settings["params"])
     fix_runtime(params.compute, 0)
@@ -183,10 +184,10 @@ def _errors(
     """
     import torch
 
-    from regrow.forward import row_logits
-    from regrow.objectives import kl_divergence
-    from regrow.teacher_logits import Targets
-    from regrow.trees import flat_rows, pack
+    from regrow.distill.divergence import forward_kl
+    from regrow.distill.record import Targets
+    from regrow.model.forward import row_logits
+    from regrow.model.trees import flat_rows, pack
 
     temperature, positions = params.distill.temperature, params.teacher_logits.positions
     full = square = 0.0
@@ -201,7 +202,7 @@ def _errors(
 
         def loss_and_gradient(targets: Any, at: Any = logits) -> tuple[float, Any]:
             free = at.clone().requires_grad_()
-            loss = kl_divergence(free, targets)
+            loss = forward_kl(free, targets)
             return float(loss.detach()), torch.autograd.grad(loss, free)[0]
 
         exact, slope = loss_and_gradient(Targets(said, None, None, temperature))

@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, computed_field
 
-from regrow.errors import UserError
-from regrow.files import write_json
+from regrow.support.errors import UserError
+from regrow.support.files import write_json
 
 Note = str | bool | int | float | list[int] | list[float] | list[str]
 

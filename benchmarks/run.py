@@ -25,7 +25,7 @@ from benchmarks.contest import NotMeasuredError
 from benchmarks.machine import machine, versions
 from benchmarks.results import Results, Row, read_results, write_results
 from benchmarks.table import as_markdown, as_table, write_page
-from regrow.errors import UserError
+from regrow.support.errors import UserError
 
 GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "ceilings": ceilings.rows,

@@ -6,8 +6,8 @@ from rich.table import Table
 
 from benchmarks.page import BEGIN, END, PAGE
 from benchmarks.results import Measure, Note, Results, Row
-from regrow.errors import UserError
-from regrow.files import replacing
+from regrow.support.errors import UserError
+from regrow.support.files import replacing
 
 HEADINGS = ("What", "regrow", "Held against", "Figure", "Target", "")
 

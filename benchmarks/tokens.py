@@ -62,9 +62,9 @@ def longer(asked: Files, folds: int, folder: Path) -> Files:
 
 def count_tokens(bench: Bench, questions: Path) -> int:
     """The tokens that a model reads of all the questions' trees."""
-    from regrow.checkpoints import load_tokenizer
-    from regrow.questions import read_questions
-    from regrow.trees import build_trees
+    from regrow.model.folders import load_tokenizer
+    from regrow.model.trees import build_trees
+    from regrow.tasks.questions import read_questions
 
     tokenizer = load_tokenizer(bench.teacher)
     trees = build_trees(tokenizer, read_questions(questions), bench.params.prompt.format)

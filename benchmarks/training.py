@@ -157,7 +157,7 @@ def epoch(bench: Bench, sparsity: float) -> Row:
 
 def size(settings: dict[str, Any]) -> Prepared:
     """The parameters of a model."""
-    from regrow.checkpoints import count_parameters, load_model
+    from regrow.model.folders import count_parameters, load_model
 
     model = load_model(Path(settings["model"]), "float32", "cpu")
     return {"parameters": count_parameters(model)}, dict
@@ -169,11 +169,12 @@ def size(settings: dict[str, Any]) -> Prepared:
 def ours(settings: dict[str, Any]) -> Prepared:
     """This project's trainer, on cross-entropy, on KL, or on KL over the tokens that CE reads."""
     from benchmarks.flops import costs, trees_forward
-    from regrow.checkpoints import load_model
-    from regrow.params import Params
-    from regrow.resume import Unfinished
-    from regrow.runtime import fix_runtime
-    from regrow.training import question_order, train
+    from regrow.model.folders import load_model
+    from regrow.model.runtime import fix_runtime
+    from regrow.retrain.order import question_order
+    from regrow.retrain.trainer import train
+    from regrow.support.resume import Unfinished
+    from regrow.support.schema import Params
 
     params = Params.model_validate(settings["params"])
     fix_runtime(params.compute, 0)
@@ -230,13 +231,15 @@ def _task_maker(
     settings: dict[str, Any], params: Any, folder: Path
 ) -> Callable[[], tuple[Any, list[int]]]:
     """A function that makes the task, record and all; with the choices of each question."""
-    from regrow.checkpoints import load_model, load_tokenizer
-    from regrow.forward import output_layer
-    from regrow.questions import read_labels, read_questions
-    from regrow.resume import Unfinished
-    from regrow.teacher_logits import Record, record
-    from regrow.training import distillation_task, finetuning_task
-    from regrow.trees import build_trees, keep_branch
+    from regrow.distill.divergence import distillation_task
+    from regrow.distill.reader import Record
+    from regrow.distill.writer import record
+    from regrow.model.folders import load_model, load_tokenizer
+    from regrow.model.forward import output_layer
+    from regrow.model.trees import build_trees, keep_branch
+    from regrow.retrain.cross_entropy import finetuning_task
+    from regrow.support.resume import Unfinished
+    from regrow.tasks.questions import read_labels, read_questions
 
     asked = read_questions(Path(settings["questions"]))
     answers = read_labels(Path(settings["labels"]), asked)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from regrow.params import Params
+from regrow.support.schema import Params
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from regrow.comparison import run_names
-from regrow.params import Compare, Sweep, read_params
-from regrow.predictions import Predictions
+from regrow.compare.study import run_names
+from regrow.evaluate.predictions import Predictions
+from regrow.support.params import read_params
+from regrow.support.schema import Compare, Sweep
 
 MLP, OTHER = 600, 400
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrow.accuracy import (
+from regrow.evaluate.accuracy import (
     chance,
     chosen,
     gold_nll,
@@ -18,7 +18,7 @@ from regrow.accuracy import (
     right,
     summary,
 )
-from regrow.predictions import Predictions
+from regrow.evaluate.predictions import Predictions
 
 Question = tuple[list[tuple[float, int]], int, str]
 

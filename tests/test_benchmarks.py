@@ -32,10 +32,10 @@ from benchmarks.table import as_markdown, as_table, number, write_page
 from rich.console import Console
 
 from conftest import PARAMS, ROOT, synthetic_questions
-from regrow.checkpoints import load_model
-from regrow.errors import UserError
-from regrow.questions import Question, read_questions, write_labels, write_questions
-from regrow.trees import Tree
+from regrow.model.folders import load_model
+from regrow.model.trees import Tree
+from regrow.support.errors import UserError
+from regrow.tasks.questions import Question, read_questions, write_labels, write_questions
 from tiny_models import runtime_restored
 
 QUESTIONS = 4

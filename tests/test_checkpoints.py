@@ -15,14 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from regrow.checkpoints import (
-    count_parameters,
-    import_model,
-    load_model,
-    load_tokenizer,
-    save_model,
-)
-from regrow.errors import UserError
+from regrow.model.folders import count_parameters, load_model, load_tokenizer, save_model
+from regrow.sources.models import import_model
+from regrow.support.errors import UserError
 from tiny_models import ARCHITECTURES, plain_logits, tiny_config, tiny_model, tiny_tokenizer
 
 TEXT = "Question: Where is a cup kept?\nAnswer: cupboard, für alle"

@@ -2,7 +2,7 @@
 
 import yaml
 
-from regrow.params import read_params
+from regrow.support.params import read_params
 
 
 def test_results_are_those_of_the_sweep_alone(study) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from regrow.comparison import COLUMNS, METHODS, Study, as_json, compare, run_names
-from regrow.errors import UserError
-from regrow.params import Sweep, read_params
-from regrow.predictions import Predictions, write_predictions
+from regrow.compare.accuracy import COLUMNS, as_json, compare
+from regrow.compare.study import METHODS, Study, run_names
+from regrow.evaluate.predictions import Predictions, write_predictions
+from regrow.support.errors import UserError
+from regrow.support.params import read_params
+from regrow.support.schema import Sweep
 from simulated import compare_settings, simulated_study, sweep_of
 
 ROOT = Path(__file__).parent.parent

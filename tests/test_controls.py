@@ -7,9 +7,9 @@ import pytest
 from statsmodels.stats.contingency_tables import mcnemar
 
 from conftest import ROOT
-from regrow.accuracy import right
-from regrow.controls import as_markdown
-from regrow.predictions import write_predictions
+from regrow.compare.controls import as_markdown
+from regrow.evaluate.accuracy import right
+from regrow.evaluate.predictions import write_predictions
 from simulated import simulated_study, sweep_of
 from tiny_models import regrow
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from regrow.params import Params
+from regrow.support.schema import Params
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = ("--metrics", "metrics/comparison.json", "--plots", "plots")

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from regrow.environment import compare, describe, read
-from regrow.errors import UserError
-from regrow.params import Compute
-from regrow.stages.doctor import verdict
+from regrow.commands.doctor import verdict
+from regrow.support.environment import compare, describe, read
+from regrow.support.errors import UserError
+from regrow.support.schema import Compute
 from tiny_models import regrow, write_params
 
 ROOT = Path(__file__).parents[1]

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from regrow.claims import claims_json
-from regrow.comparison import METHODS, Study, as_json, compare
-from regrow.curves import all_curves, wilson
-from regrow.evidence import MEASURES, gather, models_json, paired_json, uncertainty_json
-from regrow.evidence_figures import evidence_figures
-from regrow.figures import save
-from regrow.params import Sweep
+from regrow.compare.accuracy import as_json, compare
+from regrow.compare.claims import claims_json
+from regrow.compare.curves import all_curves, wilson
+from regrow.compare.evidence import MEASURES, gather, models_json, paired_json, uncertainty_json
+from regrow.compare.study import METHODS, Study
+from regrow.plot.evidence import evidence_figures
+from regrow.plot.style import save
+from regrow.support.schema import Sweep
 from simulated import compare_settings, simulated_study, sweep_of
 from test_compare import outputs, project, regrow, run_compare
 

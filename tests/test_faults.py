@@ -22,12 +22,12 @@ from safetensors.torch import load_file, save_file
 
 from faults import contents, fill, mounted, run_apart, sentence
 from regrow import scoring, teacher_logits
-from regrow.checkpoints import load_model, save_model
-from regrow.errors import UserError, file_fault, memory_fault
-from regrow.files import write_json
-from regrow.predictions import Predictions, read_predictions, write_predictions
-from regrow.questions import Question, write_labels, write_questions
-from regrow.resume import STATES, Unfinished
+from regrow.evaluate.predictions import Predictions, read_predictions, write_predictions
+from regrow.model.folders import load_model, save_model
+from regrow.support.errors import UserError, file_fault, memory_fault
+from regrow.support.files import write_json
+from regrow.support.resume import STATES, Unfinished
+from regrow.tasks.questions import Question, write_labels, write_questions
 from tiny_models import QUESTIONS, tiny_config, tiny_model, tiny_tokenizer, write_params
 
 ASKED = [

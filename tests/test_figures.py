@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrow.comparison import compare
-from regrow.figures import accuracy_figure, save, spread
-from regrow.params import Sweep
+from regrow.compare.accuracy import compare
+from regrow.plot.accuracy import accuracy_figure
+from regrow.plot.style import save, spread
+from regrow.support.schema import Sweep
 from simulated import compare_settings, simulated_study, sweep_of
 
 SETTINGS = compare_settings(resamples=100)

@@ -29,16 +29,20 @@ import torch
 import yaml
 
 from conftest import PARAMS, ROOT, synthetic_questions, write_jsonl
-from regrow.checkpoints import import_model, load_model, load_tokenizer, save_model
-from regrow.errors import UserError
-from regrow.params import Training, read_params
-from regrow.predictions import SCHEMA, read_predictions
-from regrow.questions import read_source
-from regrow.resume import Unfinished, fingerprints
-from regrow.sources import model_files, not_pinned, resolved
-from regrow.teacher_logits import Record, record
-from regrow.training import WHOLE, finetuning_task, train
-from regrow.trees import build_trees
+from regrow.distill.reader import Record
+from regrow.distill.writer import record
+from regrow.evaluate.predictions import SCHEMA, read_predictions
+from regrow.model.folders import load_model, load_tokenizer, save_model
+from regrow.model.trees import build_trees
+from regrow.retrain.cross_entropy import finetuning_task
+from regrow.retrain.trainer import WHOLE, train
+from regrow.sources.datasets import read_source
+from regrow.sources.models import import_model
+from regrow.sources.uris import model_files, not_pinned, resolved
+from regrow.support.errors import UserError
+from regrow.support.params import read_params
+from regrow.support.resume import Unfinished, fingerprints
+from regrow.support.schema import Training
 from test_checkpoints import Planted, contents, plant, write_gguf
 from tiny_models import QUESTIONS, regrow, tiny_config, tiny_model, tiny_tokenizer, write_params
 
@@ -557,8 +561,8 @@ def test_a_token_that_the_hubs_client_repeats_is_hidden(tmp_path: Path) -> None:
 
     code = """
 import sys
-from regrow.errors import UserError
-from regrow.sources import resolved
+from regrow.support.errors import UserError
+from regrow.sources.uris import resolved
 try:
     with resolved("hf:org/name@main", key="model.source", kind="model"):
         pass
@@ -681,7 +685,7 @@ def test_the_command_says_one_sentence_and_ends_with_1(content: bytes, tmp_path:
 
 
 def test_a_tokenizer_of_another_model_is_named(llama: Path, tmp_path: Path) -> None:
-    from regrow.scoring import score_choices
+    from regrow.model.scoring import score_choices
 
     tokenizer = json.loads((llama / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary = tokenizer["model"]["vocab"]

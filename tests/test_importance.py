@@ -13,10 +13,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from regrow.checkpoints import load_model, save_model
-from regrow.errors import UserError
-from regrow.figures import save
-from regrow.importance import (
+from regrow.importance.figure import importance_figure, shown_layers
+from regrow.importance.layers import (
     Importance,
     Layer,
     as_json,
@@ -24,10 +22,12 @@ from regrow.importance import (
     mean_activations,
     removed_neurons,
 )
-from regrow.importance_figure import importance_figure, shown_layers
-from regrow.pruning import find_mlps
-from regrow.questions import write_questions
-from regrow.trees import Tree, build_trees
+from regrow.model.folders import load_model, save_model
+from regrow.model.mlps import find_mlps
+from regrow.model.trees import Tree, build_trees
+from regrow.plot.style import save
+from regrow.support.errors import UserError
+from regrow.tasks.questions import write_questions
 from tiny_models import (
     QUESTIONS,
     plain_logits,

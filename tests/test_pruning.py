@@ -22,22 +22,18 @@ from transformers import (
     OPTConfig,
 )
 
-from regrow.checkpoints import count_parameters, load_model, save_model
-from regrow.errors import UserError
-from regrow.pruning import (
-    PROJECTIONS,
+from regrow.model.folders import count_parameters, load_model, save_model
+from regrow.model.mlps import PROJECTIONS, count_mlp_parameters, find_mlps
+from regrow.model.trees import Tree, build_trees
+from regrow.prune.removal import kept_count, kept_neurons, remove_neurons
+from regrow.prune.scores import (
     activation_importance,
-    count_mlp_parameters,
-    find_mlps,
-    kept_count,
-    kept_neurons,
     l2_importance,
     random_importance,
     record_activation_norms,
-    remove_neurons,
 )
-from regrow.questions import write_questions
-from regrow.trees import Tree, build_trees
+from regrow.support.errors import UserError
+from regrow.tasks.questions import write_questions
 from tiny_models import (
     QUESTIONS,
     plain_logits,

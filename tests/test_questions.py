@@ -14,19 +14,18 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrow.errors import UserError
-from regrow.questions import (
-    LAYOUTS,
+from regrow.sources.datasets import read_source
+from regrow.sources.layouts import LAYOUTS
+from regrow.sources.splits import Split, split
+from regrow.sources.uris import resolved
+from regrow.support.errors import UserError
+from regrow.tasks.questions import (
     Question,
-    Split,
     read_labels,
     read_questions,
-    read_source,
-    split,
     write_labels,
     write_questions,
 )
-from regrow.sources import resolved
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 import yaml
 
-from regrow.errors import UserError
-from regrow.evidence import MEASURES
-from regrow.report import read_results, render
-from regrow.report_figures import Curve, Panel, training_svg
-from regrow.report_images import FIGURES
-from regrow.report_provenance import LIBRARIES, changed_parameters
-from regrow.report_set_up import flat, set_up
-from regrow.report_tables import CANNOT_SAY, field
-from regrow.stages.report import main
-from regrow.stages.show import estimate, interval
+from regrow.commands.report import main
+from regrow.commands.show import estimate, interval
+from regrow.compare.evidence import MEASURES
+from regrow.report.curves import Curve, Panel, training_svg
+from regrow.report.images import FIGURES
+from regrow.report.page import read_results, render
+from regrow.report.provenance import LIBRARIES, changed_parameters
+from regrow.report.tables import CANNOT_SAY, field
+from regrow.report.words import flat, set_up
+from regrow.support.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 METRICS = ("comparison.json", "claims.json", "evidence/uncertainty.json", "evidence/paired.json")

@@ -17,10 +17,10 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from regrow.checkpoints import save_model
-from regrow.files import write_json
-from regrow.questions import write_labels, write_questions
-from regrow.resume import STATES, Unfinished, unfinished
+from regrow.model.folders import save_model
+from regrow.support.files import write_json
+from regrow.support.resume import STATES, Unfinished, unfinished
+from regrow.tasks.questions import write_labels, write_questions
 from tiny_models import QUESTIONS, regrow, tiny_config, tiny_model, tiny_tokenizer, write_params
 
 ASKED = [

@@ -9,14 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from regrow.significance import (
-    detectable,
-    holm,
-    paired_test,
-    questions_needed,
-    verdict,
-)
-from regrow.statistics import Array, Interval, mean_sample, resample
+from regrow.compare.bootstrap import Array, Interval, mean_sample, resample
+from regrow.compare.significance import detectable, holm, paired_test, questions_needed, verdict
 
 binary = st.sampled_from([0.0, 1.0])
 pairs = hnp.array_shapes(min_dims=2, max_dims=2, max_side=8).flatmap(

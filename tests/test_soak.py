@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from regrow.resume import STATES
+from regrow.support.resume import STATES
 from test_faults import STAGES, prepared  # noqa: F401  (a fixture)
 from tiny_models import regrow
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regrow.errors import UserError
-from regrow.sources import model_files, not_pinned, resolved
+from regrow.sources.uris import model_files, not_pinned, resolved
+from regrow.support.errors import UserError
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 BYTES = b'{"id": "x"}\n'
@@ -302,8 +302,8 @@ def resolve_apart(
     """Resolve in a process of its own, as the client reads its environment when imported."""
     code = """
 import json, sys
-from regrow.errors import UserError
-from regrow.sources import not_pinned, resolved
+from regrow.support.errors import UserError
+from regrow.sources.uris import not_pinned, resolved
 uri, kind, sha256 = json.loads(sys.argv[1])
 try:
     with resolved(uri, sha256, key="some.source", kind=kind) as source:

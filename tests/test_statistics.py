@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
-from regrow.statistics import (
+from regrow.compare.bootstrap import (
     Array,
     Resamples,
     Sample,
@@ -82,13 +82,13 @@ def test_chunks_do_not_change_the_draws(chunk: int, monkeypatch: pytest.MonkeyPa
     right = bernoulli(0.4, (2, 30), 0)
     whole = resample(30, 2, 500, 0)
     means = draw_means(right, whole)
-    monkeypatch.setattr("regrow.statistics.CHUNK", chunk)
+    monkeypatch.setattr("regrow.compare.bootstrap.CHUNK", chunk)
     assert (resample(30, 2, 500, 0).questions == whole.questions).all()
     assert draw_means(right, whole) == pytest.approx(means)
 
 
 def test_memory_does_not_grow_with_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regrow.statistics.CHUNK", 10_000)
+    monkeypatch.setattr("regrow.compare.bootstrap.CHUNK", 10_000)
     right = bernoulli(0.4, (2, 500), 0)
     tracemalloc.start()
     try:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline import leaves
-from regrow.params import read_params
+from regrow.support.params import read_params
 
 ROOT = Path(__file__).parents[1]
 STUDIES = sorted((ROOT / "studies").glob("*.yaml"))

@@ -20,16 +20,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from regrow.accuracy import first_ranked
-from regrow.checkpoints import save_model
-from regrow.errors import UserError
-from regrow.forward import OutputLayer, output_layer, row_logits
-from regrow.objectives import cross_entropy, kl_divergence
-from regrow.questions import read_labels, write_questions
-from regrow.resume import Unfinished
-from regrow.scoring import score_choices
-from regrow.teacher_logits import Layout, Record, Targets, open_record, record
-from regrow.trees import Positions, Tree, build_trees, by_tokens, flat_rows, pack
+from regrow.distill.divergence import forward_kl
+from regrow.distill.reader import Record, open_record
+from regrow.distill.record import Layout, Targets
+from regrow.distill.writer import record
+from regrow.evaluate.ranking import first_ranked
+from regrow.model.folders import save_model
+from regrow.model.forward import OutputLayer, output_layer, row_logits
+from regrow.model.scoring import score_choices
+from regrow.model.trees import Positions, Tree, build_trees, by_tokens, flat_rows, pack
+from regrow.retrain.cross_entropy import cross_entropy
+from regrow.support.errors import UserError
+from regrow.support.resume import Unfinished
+from regrow.tasks.questions import read_labels, write_questions
 from tiny_models import (
     QUESTIONS,
     plain_logits,
@@ -142,7 +145,7 @@ def test_kl_from_a_whole_record_equals_kl_div_on_live_teacher_logits(
         targets = found.targets([identity], temperature)
         assert targets.tokens is None
         # The record holds single precision.
-        assert float(kl_divergence(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
+        assert float(forward_kl(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_kl_of_several_questions_is_the_sum_in_the_order_asked(records: Any) -> None:
@@ -154,7 +157,7 @@ def test_kl_of_several_questions_is_the_sum_in_the_order_asked(records: Any) -> 
         for p in asked
     )
     targets = found.targets([IDS[place] for place in asked], 1.0)
-    assert float(kl_divergence(logits, targets)) == pytest.approx(expected, rel=1e-5)
+    assert float(forward_kl(logits, targets)) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
@@ -170,7 +173,7 @@ def test_kl_from_a_top_k_record_equals_kl_with_the_rest_as_one_bucket(
         mass = targets.log_probs.exp().sum(-1) + targets.log_tail.exp()
         torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=1e-5)
         # Log-probabilities are stored in half precision: three digits.
-        difference = kl_divergence(logits, targets) - kl_divergence(logits, exact)
+        difference = forward_kl(logits, targets) - forward_kl(logits, exact)
         assert abs(float(difference)) / len(logits) < 2e-3 * temperature**2
 
 
@@ -179,9 +182,9 @@ def test_the_top_k_bound_from_records_grows_with_k_to_the_whole_kl(
     temperature: float, records: Any
 ) -> None:
     logits = torch.cat([live(student(), "answer", place) for place in range(len(IDS))])
-    whole = kl_divergence(logits, opened(records()).targets(IDS, temperature))
+    whole = forward_kl(logits, opened(records()).targets(IDS, temperature))
     bounds = [
-        kl_divergence(logits, opened(records("answer", top_k)).targets(IDS, temperature))
+        forward_kl(logits, opened(records("answer", top_k)).targets(IDS, temperature))
         for top_k in (1, 4, 16, 64, VOCABULARY - 1)
     ]
     storage = 1e-3 * float(whole)
@@ -200,7 +203,7 @@ def test_the_top_k_bound_never_exceeds_the_kl_and_grows_with_k(
     student_logits = random_logits(seed + 1, spread=spread)
     whole = float(reference_kl(student_logits, teacher_logits, temperature).sum())
     bounds = [
-        float(kl_divergence(student_logits, exact_targets(teacher_logits, k, temperature)))
+        float(forward_kl(student_logits, exact_targets(teacher_logits, k, temperature)))
         for k in range(1, 12)
     ]
     slack = 1e-12 * (1 + abs(whole))
@@ -211,9 +214,9 @@ def test_the_top_k_bound_never_exceeds_the_kl_and_grows_with_k(
 
 def test_kl_of_a_model_with_itself_is_nothing(records: Any) -> None:
     logits = live(teacher(), "answer", 0)
-    assert abs(float(kl_divergence(logits, opened(records()).targets(IDS[:1], 1.0)))) < 1e-5
+    assert abs(float(forward_kl(logits, opened(records()).targets(IDS[:1], 1.0)))) < 1e-5
     for top_k in (None, 3):
-        assert float(kl_divergence(logits, exact_targets(logits, top_k, 2.0))) == pytest.approx(
+        assert float(forward_kl(logits, exact_targets(logits, top_k, 2.0))) == pytest.approx(
             0, abs=1e-12
         )
 
@@ -228,12 +231,12 @@ def test_the_gradient_of_kl_matches_finite_differences(
 ) -> None:
     targets = exact_targets(random_logits(0), top_k, temperature)
     logits = random_logits(1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda given: kl_divergence(given, targets), logits)
+    assert torch.autograd.gradcheck(lambda given: forward_kl(given, targets), logits)
 
 
 def test_the_gradient_of_whole_kl_is_t_times_the_difference_of_the_distributions() -> None:
     teacher_logits, logits = random_logits(0), random_logits(1).requires_grad_()
-    kl_divergence(logits, exact_targets(teacher_logits, None, 2.0)).backward()
+    forward_kl(logits, exact_targets(teacher_logits, None, 2.0)).backward()
     expected = 2.0 * ((logits / 2).softmax(-1) - (teacher_logits / 2).softmax(-1))
     torch.testing.assert_close(logits.grad, expected.detach(), rtol=0, atol=1e-12)
 
@@ -249,14 +252,14 @@ def test_losses_of_half_precision_logits_are_summed_in_single_precision(dtype: A
     logits = random_logits(1, vocabulary=5000).to(dtype)
     targets = exact_targets(random_logits(0, vocabulary=5000).float(), None, 1.0)
     tokens = torch.tensor([0, 1, 2, 3])
-    assert torch.equal(kl_divergence(logits, targets), kl_divergence(logits.float(), targets))
+    assert torch.equal(forward_kl(logits, targets), forward_kl(logits.float(), targets))
     assert torch.equal(cross_entropy(logits, tokens), cross_entropy(logits.float(), tokens))
 
 
 def test_a_small_tail_of_the_student_keeps_its_digits() -> None:
     targets = exact_targets(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), 1, 1.0)
     logits = torch.tensor([[60.0, 0.0, 0.5, -0.5]], requires_grad=True)
-    loss = kl_divergence(logits, targets)
+    loss = forward_kl(logits, targets)
     loss.backward()
     # p inside and 1 - p outside, against 1 and next to nothing, which three tokens share.
     inside = math.e / (math.e + 3)
@@ -272,7 +275,7 @@ def test_a_tail_too_small_for_single_precision_gives_a_finite_loss_and_gradient(
     teacher_logits = torch.tensor([[1.0, 0.0, -1.0, -2.0]])
     logits = torch.tensor([[300.0, 0.0, -1.0, -2.0]], requires_grad=True)
     targets = exact_targets(teacher_logits, 1, 1.0)
-    loss = kl_divergence(logits, targets)
+    loss = forward_kl(logits, targets)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(targets.log_tail.exp()) * 300, rel=0.02)
     # The tail's share of the teacher pulls each token outside up, by its share among them.
@@ -717,5 +720,5 @@ def test_the_stage_records_what_the_parameters_ask_for(
     assert (found.layout.positions, found.layout.top_k) == ("all", None)
     logits = live(student(), "all", 0)
     expected = reference_kl(logits, live(teacher(), "all", 0), 1.0).sum()
-    kl = kl_divergence(logits, found.targets(IDS[:1], 1.0))
+    kl = forward_kl(logits, found.targets(IDS[:1], 1.0))
     assert float(kl) == pytest.approx(float(expected), rel=1e-5)

@@ -21,17 +21,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from regrow.checkpoints import save_model
-from regrow.errors import UserError
-from regrow.forward import output_layer, row_logits
-from regrow.params import Positions, Training, read_params
-from regrow.pruning import random_importance
-from regrow.questions import Question, write_labels, write_questions
-from regrow.resume import Unfinished
+from regrow.distill.divergence import distillation_task
+from regrow.distill.reader import Record
+from regrow.distill.writer import record
+from regrow.model.folders import save_model
+from regrow.model.forward import output_layer, row_logits
+from regrow.model.trees import build_trees, flat_rows, pack
+from regrow.prune.scores import random_importance
+from regrow.retrain.cross_entropy import finetuning_task
+from regrow.retrain.order import question_order
+from regrow.retrain.trainer import Task, collate, train
 from regrow.stages import distill
-from regrow.teacher_logits import Record, record
-from regrow.training import Task, collate, distillation_task, finetuning_task, question_order, train
-from regrow.trees import build_trees, flat_rows, pack
+from regrow.support.errors import UserError
+from regrow.support.params import read_params
+from regrow.support.resume import Unfinished
+from regrow.support.schema import Positions, Training
+from regrow.tasks.questions import Question, write_labels, write_questions
 from tiny_models import (
     QUESTIONS,
     regrow,

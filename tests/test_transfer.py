@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regrow.accuracy import right
-from regrow.comparison import Study
-from regrow.evidence import gather
-from regrow.figures import save
-from regrow.transfer import transfer_json, transfer_rows
-from regrow.transfer_figure import transfer_figure
-from regrow.uncertainty import kl_from
+from regrow.compare.evidence import gather
+from regrow.compare.study import Study
+from regrow.compare.transfer import transfer_json, transfer_rows
+from regrow.compare.uncertainty import kl_from
+from regrow.evaluate.accuracy import right
+from regrow.plot.style import save
+from regrow.plot.transfer import transfer_figure
 from simulated import compare_settings, simulated_study, sweep_of
 
 SWEEP = sweep_of((0.1, 0.2), (600,), (0, 1))

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrow.errors import UserError
-from regrow.forward import row_logits
-from regrow.prompts import context
-from regrow.questions import Question
-from regrow.scoring import ROWS, row_parts, score_choices
-from regrow.trees import ENCODED, Tree, build_trees, by_tokens, keep_branch, pack
+from regrow.model.forward import row_logits
+from regrow.model.scoring import ROWS, row_parts, score_choices
+from regrow.model.trees import ENCODED, Tree, build_trees, by_tokens, keep_branch, pack
+from regrow.support.errors import UserError
+from regrow.tasks.prompts import context
+from regrow.tasks.questions import Question
 from tiny_models import (
     ARCHITECTURES,
     QUESTIONS,

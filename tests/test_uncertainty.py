@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from regrow.accuracy import gold_nll
-from regrow.predictions import Predictions
-from regrow.uncertainty import (
+from regrow.compare.uncertainty import (
     SCORES,
     Array,
     brier,
@@ -35,6 +33,8 @@ from regrow.uncertainty import (
     scaled,
     selective_risk,
 )
+from regrow.evaluate.accuracy import gold_nll
+from regrow.evaluate.predictions import Predictions
 from simulated import simulated_study, sweep_of
 
 SWEEP = sweep_of(sparsity=(0.3,))
@@ -191,7 +191,7 @@ def test_chunks_of_draws_change_nothing_and_bound_the_memory(
     counts = rng.multinomial(200, np.full(200, 1 / 200), 2000).astype(np.uint16)
     whole = calibration_error(levels, hits, 10, counts)
     for chunk in (1, 5000):
-        monkeypatch.setattr("regrow.uncertainty.CHUNK", chunk)
+        monkeypatch.setattr("regrow.compare.uncertainty.CHUNK", chunk)
         assert calibration_error(levels, hits, 10, counts[:50]) == pytest.approx(whole[:50])
     tracemalloc.start()
     try:

@@ -26,8 +26,8 @@ from transformers import (
 )
 
 from conftest import PARAMS
-from regrow.prompts import context, continuations
-from regrow.questions import Question
+from regrow.tasks.prompts import context, continuations
+from regrow.tasks.questions import Question
 
 BOS, EOS = "<s>", "</s>"
 

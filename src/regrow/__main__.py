@@ -1,6 +1,6 @@
-"""`python -m regrow STAGE …`: import that one stage and run it.
+"""`python -m regrow NAME …`: import that one stage or command and run it.
 
-Only the named stage is imported, so that a stage that needs no model never loads torch.
+Only what is named is imported, so that a stage that needs no model never loads torch.
 """
 
 import ast
@@ -10,22 +10,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from regrow.errors import UserError, file_fault, memory_fault
+from regrow.support.errors import UserError, file_fault, memory_fault
 
-STAGES = Path(__file__).parent / "stages"
+ROOMS = {"stages": "Stages, which dvc.yaml runs:", "commands": "Commands of your own:"}
+
+
+def programs(room: str) -> dict[str, Path]:
+    """What a room holds to be run, by name."""
+    paths = (Path(__file__).parent / room).glob("[a-z]*.py")
+    return {path.stem: path for path in sorted(paths)}
 
 
 def usage() -> str:
-    """One line a stage: its name and the first line of its module's docstring."""
-    lines = ["usage: python -m regrow STAGE [OPTIONS]   (STAGE --help lists the options)", ""]
-    for path in sorted(STAGES.glob("[a-z]*.py")):
-        summary = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        lines.append(f"  {path.stem:<16}{summary.splitlines()[0]}")
+    """One line each: its name and the first line of its module's docstring."""
+    lines = ["usage: python -m regrow NAME [OPTIONS]   (NAME --help lists the options)"]
+    for room, title in ROOMS.items():
+        lines += ["", title]
+        for name, path in programs(room).items():
+            summary = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            lines.append(f"  {name:<16}{summary.splitlines()[0]}")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Run the stage that the first argument names.
+    """Run the stage or command that the first argument names.
 
     A `UserError`, or a fault of the machine (disk, rights, memory), becomes one sentence; any other
     exception is a fault of this program and keeps its traceback.
@@ -34,15 +42,15 @@ def main() -> None:
     if name in ("--help", "-h"):
         print(usage())
         return
-    known = {path.stem for path in STAGES.glob("[a-z]*.py")}
-    if name not in known:
-        sys.exit(f"regrow: there is no stage {name!r}.\n\n{usage()}")
+    room = next((room for room in ROOMS if name in programs(room)), None)
+    if room is None:
+        sys.exit(f"regrow: there is no stage or command {name!r}.\n\n{usage()}")
 
     import typer
 
-    from regrow.params import check_unchanged
+    from regrow.support.params import check_unchanged
 
-    stage = importlib.import_module(f"regrow.stages.{name}")
+    stage = importlib.import_module(f"regrow.{room}.{name}")
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
     @functools.wraps(stage.main)

@@ -20,10 +20,9 @@ import atheris
 
 with atheris.instrument_imports(include=["regrow"]):
     # Two that the readers import late.
-    from readers import READERS, accepts_or_refuses
-
     import regrow.checkpoints
     import regrow.teacher_logits  # noqa: F401
+    from readers import READERS, accepts_or_refuses
 
 from mutations import mutate
 from seeds import CORPUS

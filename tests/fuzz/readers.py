@@ -12,12 +12,13 @@ from pathlib import Path
 
 from seeds import MEMBER, record_ids, record_trees, write_model, write_record
 
-from regrow.controls import read_controls
-from regrow.errors import UserError
-from regrow.params import read_params
-from regrow.predictions import read_predictions
-from regrow.questions import read_labels, read_questions, read_source
-from regrow.sources import _HF, _PYPI, resolved, unpack
+from regrow.compare.controls import read_controls
+from regrow.evaluate.predictions import read_predictions
+from regrow.sources.datasets import read_source
+from regrow.sources.uris import _HF, _PYPI, resolved, unpack
+from regrow.support.errors import UserError
+from regrow.support.params import read_params
+from regrow.tasks.questions import read_labels, read_questions
 
 
 def params(data: bytes, folder: Path) -> None:
@@ -79,14 +80,15 @@ def wheel(data: bytes, folder: Path) -> None:
 
 def gguf(data: bytes, folder: Path) -> None:
     """A quantised model."""
-    from regrow.checkpoints import import_model
+    from regrow.sources.models import import_model
 
     import_model(_file(folder / "model.gguf", data), folder / "out")
 
 
 def model(data: bytes, folder: Path) -> None:
     """A model folder, one of whose files is given."""
-    from regrow.checkpoints import import_model, load_model, load_tokenizer
+    from regrow.model.folders import load_model, load_tokenizer
+    from regrow.sources.models import import_model
 
     source = _one_of(data, folder / "source", write_model)
     _each(
@@ -98,7 +100,7 @@ def model(data: bytes, folder: Path) -> None:
 
 def record(data: bytes, folder: Path) -> None:
     """A teacher's record, one of whose files is given."""
-    from regrow.teacher_logits import Record
+    from regrow.distill.reader import Record
 
     found = Record(_one_of(data, folder / "record", write_record))
     ids = record_ids()

@@ -69,8 +69,8 @@ def write_record(folder: Path) -> None:
 
 
 def _make_record(folder: Path) -> None:
-    from regrow.resume import Unfinished
-    from regrow.teacher_logits import record
+    from regrow.distill.writer import record
+    from regrow.support.resume import Unfinished
     from tiny_models import tiny_config, tiny_model
 
     with TemporaryDirectory() as scratch:
@@ -87,7 +87,7 @@ def record_ids() -> list[str]:
 @cache
 def record_trees() -> Any:
     """Their trees."""
-    from regrow.trees import build_trees
+    from regrow.model.trees import build_trees
     from tiny_models import tiny_tokenizer
 
     return build_trees(tiny_tokenizer(), _asked(), "cloze")
@@ -169,7 +169,7 @@ def arrow_bytes(table: pa.Table) -> bytes:
 
 
 def _predictions() -> bytes:
-    from regrow.predictions import Predictions, write_predictions
+    from regrow.evaluate.predictions import Predictions, write_predictions
 
     path = Path(_scratch().name) / "seed.parquet"
     write_predictions(

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from regrow.comparison import COLUMNS, METHODS, as_json, compare, curve, read_study
-from regrow.figures import accuracy_figure, save
-from regrow.files import replacing, write_json
-from regrow.params import read_params
+from regrow.compare.accuracy import COLUMNS, as_json, compare, curve
+from regrow.compare.study import METHODS, read_study
+from regrow.plot.accuracy import accuracy_figure
+from regrow.plot.style import save
+from regrow.support.files import replacing, write_json
+from regrow.support.params import read_params
 
 
 def main(

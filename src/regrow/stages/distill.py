@@ -5,20 +5,25 @@ from typing import Annotated
 
 import typer
 
-from regrow.checkpoints import load_model, load_tokenizer, save_model
-from regrow.params import read_params
-from regrow.questions import read_questions
-from regrow.resume import unfinished
-from regrow.runtime import fix_runtime
-from regrow.teacher_logits import open_record
-from regrow.training import distillation_task, question_order, train
-from regrow.trees import build_trees
+from regrow.distill.divergence import distillation_task
+from regrow.distill.reader import open_record
+from regrow.model.folders import load_model, load_tokenizer, save_model
+from regrow.model.runtime import fix_runtime
+from regrow.model.trees import build_trees
+from regrow.retrain.order import question_order
+from regrow.retrain.trainer import train
+from regrow.support.params import read_params
+from regrow.support.resume import unfinished
+from regrow.support.schema import rate_of
+from regrow.tasks.questions import read_questions
 
 
 def main(
     pruned: Annotated[Path, typer.Option(help="the pruned model's folder")],
     questions: Annotated[Path, typer.Option(help="train questions; no labels")],
     teacher_logits: Annotated[Path, typer.Option(help="the teacher's record")],
+    score: Annotated[str, typer.Option(help="by which it was pruned; the rate is that of score")],
+    sparsity: Annotated[float, typer.Option(help="and sparsity")],
     train_size: Annotated[int, typer.Option(help="how many questions to train on")],
     seed: Annotated[int, typer.Option(help="which of them, and in what order")],
     out: Annotated[Path, typer.Option(help="the retrained model's folder")],
@@ -36,12 +41,19 @@ def main(
     trees = build_trees(tokenizer, asked, params.prompt.format)
     ids = [question.id for question in asked]
     record = open_record(teacher_logits, teacher, params.compute.dtype, params.compute.device)
-    task = distillation_task(trees, ids, record, params.distill.temperature)
+    task = distillation_task(
+        trees, ids, record, params.distill.temperature, params.distill.divergence
+    )
     order = question_order(len(asked), train_size, params.training.epochs, seed)
-    rate = params.distill.learning_rate
-    settings = [params.compute, params.prompt.format, params.training, params.distill.temperature]
+    rate = rate_of(params.distill.learning_rate, score, sparsity)
+    settings = [params.compute, params.prompt.format, params.training]
     inputs = [pruned, questions, teacher_logits]
     interval = params.resume.interval
-    with unfinished(out, inputs, [*settings, rate, train_size, seed], interval) as state:
+    with unfinished(
+        out,
+        inputs,
+        [*settings, params.distill.temperature, params.distill.divergence, rate, train_size, seed],
+        interval,
+    ) as state:
         train(model, task, order, rate, params.training, seed, log, state)
         save_model(model, tokenizer, out)

@@ -1,24 +1,18 @@
 """Score a model's choices on the calibration and test questions, and on other tasks' sets."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from regrow.accuracy import summary
-from regrow.checkpoints import count_parameters, load_model, load_tokenizer
-from regrow.files import write_json
-from regrow.params import read_params
-from regrow.predictions import SPLITS, TRANSFER, Predictions, write_predictions
-from regrow.prompts import Format, continuations
-from regrow.pruning import count_mlp_parameters
-from regrow.questions import Question, read_labels, read_questions
-from regrow.resume import Unfinished, unfinished
-from regrow.runtime import fix_runtime
-from regrow.scoring import score_choices
-from regrow.trees import build_trees
+from regrow.evaluate.accuracy import summary
+from regrow.evaluate.predict import predict, read_part, read_transfer
+from regrow.evaluate.predictions import SPLITS, write_predictions
+from regrow.model.folders import load_model, load_tokenizer
+from regrow.model.runtime import fix_runtime
+from regrow.support.files import write_json
+from regrow.support.params import read_params
+from regrow.support.resume import unfinished
 
 
 def main(
@@ -42,50 +36,3 @@ def main(
         found = predict(scored, tokenizer, parts, params.prompt.format, state)
         write_predictions(predictions, found)
         write_json(metrics, summary(found))
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The questions and gold choices of one split."""
-
-    split: str
-    questions: Sequence[Question]
-    answers: Sequence[int]
-
-
-def read_part(questions: Path, labels: Path, split: str) -> Part:
-    """One of the study's own splits."""
-    asked = read_questions(questions / f"{split}.jsonl")
-    return Part(split, asked, read_labels(labels / f"{split}.jsonl", asked))
-
-
-def read_transfer(folder: Path, name: str) -> Part:
-    """Another task's set; its ids get the set's name in front, for two sets may share ids."""
-    found = read_part(folder / "questions", folder / "labels", name)
-    split = f"{TRANSFER}{name}"
-    renamed = [replace(question, id=f"{split}/{question.id}") for question in found.questions]
-    return Part(split, renamed, found.answers)
-
-
-def predict(
-    model: Any,
-    tokenizer: Any,
-    parts: Sequence[Part],
-    prompt_format: Format,
-    state: Unfinished | None = None,
-) -> Predictions:
-    """Score every choice of every question of `parts`."""
-    every = [question for part in parts for question in part.questions]
-    trees = build_trees(tokenizer, every, prompt_format)
-    return Predictions(
-        ids=[question.id for question in every],
-        splits=[part.split for part in parts for _ in part.questions],
-        answers=[answer for part in parts for answer in part.answers],
-        log_probs=score_choices(model, trees, state=state),
-        tokens=[[len(branch) for branch in tree.branches] for tree in trees],
-        characters=[
-            [len(text) - 1 for text in continuations(question, prompt_format)] for question in every
-        ],
-        parameters=count_parameters(model),
-        mlp_parameters=count_mlp_parameters(model),
-    )

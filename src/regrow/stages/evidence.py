@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from regrow.claims import claims_json
-from regrow.comparison import read_study
-from regrow.curves import Row, all_curves
-from regrow.evidence import gather, models_json, paired_json, uncertainty_json
-from regrow.files import replacing, write_json
-from regrow.params import read_params
-from regrow.transfer import transfer_json, transfer_rows
+from regrow.compare.claims import claims_json
+from regrow.compare.curves import Row, all_curves
+from regrow.compare.evidence import gather, models_json, paired_json, uncertainty_json
+from regrow.compare.study import read_study
+from regrow.compare.transfer import transfer_json, transfer_rows
+from regrow.support.files import replacing, write_json
+from regrow.support.params import read_params
 
 
 def main(
@@ -27,9 +27,9 @@ def main(
     study = read_study(predictions, params.sweep)
 
     # Matplotlib takes a second to load, which whoever lacks predictions need not wait.
-    from regrow.evidence_figures import evidence_figures
-    from regrow.figures import save
-    from regrow.transfer_figure import transfer_figure
+    from regrow.plot.evidence import evidence_figures
+    from regrow.plot.style import save
+    from regrow.plot.transfer import transfer_figure
 
     evidence = gather(study, params.sweep, settings)
     curves = all_curves(study, params.sweep, evidence)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from regrow.files import replacing, write_json
-from regrow.params import read_params
-from regrow.sources import not_pinned, resolved
+from regrow.sources.uris import not_pinned, resolved
+from regrow.support.files import replacing, write_json
+from regrow.support.params import read_params
 
 
 def main(out: Annotated[Path, typer.Option(help="Folder to write the model to.")]) -> None:
@@ -17,7 +17,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder to write the model to.")
     # Beside --out: on the same disk, which is large enough for models.
     with resolved(model.source, model.sha256, key=key, kind="model", scratch=out.parent) as source:
         # Imported here: torch takes seconds, and a source that cannot be had needs none of it.
-        from regrow.checkpoints import import_model
+        from regrow.sources.models import import_model
 
         with replacing(out) as beside:
             import_model(source.path, beside)

@@ -5,19 +5,24 @@ from typing import Annotated
 
 import typer
 
-from regrow.checkpoints import load_model, load_tokenizer, save_model
-from regrow.params import read_params
-from regrow.questions import read_labels, read_questions
-from regrow.resume import unfinished
-from regrow.runtime import fix_runtime
-from regrow.training import finetuning_task, question_order, train
-from regrow.trees import build_trees
+from regrow.model.folders import load_model, load_tokenizer, save_model
+from regrow.model.runtime import fix_runtime
+from regrow.model.trees import build_trees
+from regrow.retrain.cross_entropy import finetuning_task
+from regrow.retrain.order import question_order
+from regrow.retrain.trainer import train
+from regrow.support.params import read_params
+from regrow.support.resume import unfinished
+from regrow.support.schema import rate_of
+from regrow.tasks.questions import read_labels, read_questions
 
 
 def main(
     pruned: Annotated[Path, typer.Option(help="the pruned model's folder")],
     questions: Annotated[Path, typer.Option(help="train questions")],
     labels: Annotated[Path, typer.Option(help="their labels")],
+    score: Annotated[str, typer.Option(help="by which it was pruned; the rate is that of score")],
+    sparsity: Annotated[float, typer.Option(help="and sparsity")],
     train_size: Annotated[int, typer.Option(help="how many of them to train on")],
     seed: Annotated[int, typer.Option(help="which of them, and in what order")],
     out: Annotated[Path, typer.Option(help="the retrained model's folder")],
@@ -32,7 +37,7 @@ def main(
     trees = build_trees(tokenizer, asked, params.prompt.format)
     task = finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
     order = question_order(len(asked), train_size, params.training.epochs, seed)
-    rate = params.finetune.learning_rate
+    rate = rate_of(params.finetune.learning_rate, score, sparsity)
     settings = [params.compute, params.prompt.format, params.training, params.finetune.positions]
     inputs = [pruned, questions, labels]
     interval = params.resume.interval

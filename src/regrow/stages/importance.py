@@ -7,10 +7,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from regrow.checkpoints import load_model, load_tokenizer
-from regrow.figures import save
-from regrow.files import replacing, write_json
-from regrow.importance import (
+from regrow.importance.figure import importance_figure
+from regrow.importance.layers import (
     Importance,
     Layer,
     Row,
@@ -19,18 +17,21 @@ from regrow.importance import (
     mean_activations,
     removed_neurons,
 )
-from regrow.importance_figure import importance_figure
-from regrow.params import Params, read_params
-from regrow.pruning import (
+from regrow.model.folders import load_model, load_tokenizer
+from regrow.model.mlps import find_mlps
+from regrow.model.runtime import fix_runtime
+from regrow.model.trees import Tree, build_trees
+from regrow.plot.style import save
+from regrow.prune.scores import (
     activation_importance,
-    find_mlps,
     l2_importance,
     random_importance,
     record_activation_norms,
 )
-from regrow.questions import read_questions
-from regrow.runtime import fix_runtime
-from regrow.trees import Tree, build_trees
+from regrow.support.files import replacing, write_json
+from regrow.support.params import read_params
+from regrow.support.schema import Params
+from regrow.tasks.questions import read_questions
 
 # The activations are means over the first of the train questions, whose order is a hash's: some
 # thousand tokens place each neuron far more exactly than its layer spreads, in seconds.

@@ -1,33 +1,26 @@
 """Remove the least important neurons of the teacher's MLPs."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 import typer
 
-from regrow.checkpoints import count_parameters, load_model, load_tokenizer, save_model
-from regrow.errors import UserError
-from regrow.params import Params, read_params
-from regrow.pruning import (
-    activation_importance,
-    count_mlp_parameters,
-    find_mlps,
-    kept_count,
-    l2_importance,
-    random_importance,
-    record_activation_norms,
-    remove_neurons,
-)
-from regrow.questions import read_questions
-from regrow.runtime import fix_runtime
-from regrow.trees import build_trees
+from regrow.model.folders import count_parameters, load_model, load_tokenizer, save_model
+from regrow.model.mlps import count_mlp_parameters, find_mlps
+from regrow.model.runtime import fix_runtime
+from regrow.model.trees import build_trees
+from regrow.prune.removal import kept_count, remove_neurons
+from regrow.prune.scores import importances
+from regrow.support.errors import UserError
+from regrow.support.params import read_params
+from regrow.tasks.questions import read_questions
 
 
 def main(
     teacher: Annotated[Path, typer.Option(help="the model to prune")],
+    score: Annotated[str, typer.Option(help="by which importance")],
     sparsity: Annotated[float, typer.Option(help="fraction of the MLP neurons to remove")],
-    questions: Annotated[Path, typer.Option(help="train questions, for prune.score=activation")],
+    questions: Annotated[Path, typer.Option(help="train questions, for scores of activations")],
     out: Annotated[Path, typer.Option(help="the pruned model's folder")],
 ) -> None:
     """Remove the least important neurons of the teacher's MLPs."""
@@ -43,21 +36,11 @@ def main(
     dense = count_mlp_parameters(model)
     neurons = find_mlps(model)[0].gate_proj.out_features
     count = kept_count(neurons, sparsity, params.prune.multiple_of)
-    remove_neurons(model, _importances(model, tokenizer, questions, params), count)
+    trees = build_trees(tokenizer, read_questions(questions), params.prompt.format)
+    remove_neurons(model, importances(model, score, params.prune.seed, trees), count)
     save_model(model, tokenizer, out)
     print(
-        f"{out}: {count} of {neurons} neurons a layer stay ({params.prune.score}); "
+        f"{out}: {count} of {neurons} neurons a layer stay ({score}); "
         f"{count_mlp_parameters(model) / dense:.1%} of the MLP parameters, "
         f"{count_parameters(model):,} parameters in all"
     )
-
-
-def _importances(model: Any, tokenizer: Any, questions: Path, params: Params) -> list[torch.Tensor]:
-    mlps = find_mlps(model)
-    if params.prune.score == "l2":
-        return [l2_importance(mlp) for mlp in mlps]
-    if params.prune.score == "random":
-        return [random_importance(mlp, params.prune.seed, layer) for layer, mlp in enumerate(mlps)]
-    trees = build_trees(tokenizer, read_questions(questions), params.prompt.format)
-    norms = record_activation_norms(model, trees)
-    return [activation_importance(mlp, norm) for mlp, norm in zip(mlps, norms, strict=True)]

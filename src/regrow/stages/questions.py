@@ -5,19 +5,14 @@ from typing import Annotated
 
 import typer
 
-from regrow.errors import UserError
-from regrow.files import replacing
-from regrow.params import Data, read_params
-from regrow.questions import (
-    Question,
-    Split,
-    check_disjoint,
-    read_source,
-    split,
-    write_labels,
-    write_questions,
-)
-from regrow.sources import not_pinned, resolved
+from regrow.sources.datasets import read_source
+from regrow.sources.splits import Split, check_disjoint, split
+from regrow.sources.uris import not_pinned, resolved
+from regrow.support.errors import UserError
+from regrow.support.files import replacing
+from regrow.support.params import read_params
+from regrow.support.schema import Data
+from regrow.tasks.questions import Question, write_labels, write_questions
 
 
 def main(

@@ -6,14 +6,17 @@ from typing import Annotated
 
 import typer
 
-from regrow.checkpoints import load_model, load_tokenizer, save_model
-from regrow.files import replacing, write_json
-from regrow.params import Params, read_params
-from regrow.questions import read_labels, read_questions
-from regrow.resume import unfinished
-from regrow.runtime import fix_runtime
-from regrow.training import finetuning_task, question_order, train
-from regrow.trees import build_trees
+from regrow.model.folders import load_model, load_tokenizer, save_model
+from regrow.model.runtime import fix_runtime
+from regrow.model.trees import build_trees
+from regrow.retrain.cross_entropy import finetuning_task
+from regrow.retrain.order import question_order
+from regrow.retrain.trainer import train
+from regrow.support.files import replacing, write_json
+from regrow.support.params import read_params
+from regrow.support.resume import unfinished
+from regrow.support.schema import Params
+from regrow.tasks.questions import read_labels, read_questions
 
 
 def main(

@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from regrow.accuracy import first_ranked
-from regrow.checkpoints import load_model, load_tokenizer
-from regrow.files import replacing
-from regrow.params import read_params
-from regrow.prompts import continuations
-from regrow.questions import read_questions, write_labels
-from regrow.resume import unfinished
-from regrow.runtime import fix_runtime
-from regrow.teacher_logits import record
-from regrow.trees import build_trees
+from regrow.distill.writer import record
+from regrow.evaluate.ranking import first_ranked
+from regrow.model.folders import load_model, load_tokenizer
+from regrow.model.runtime import fix_runtime
+from regrow.model.trees import build_trees
+from regrow.support.files import replacing
+from regrow.support.params import read_params
+from regrow.support.resume import unfinished
+from regrow.tasks.prompts import continuations
+from regrow.tasks.questions import read_questions, write_labels
 
 
 def main(

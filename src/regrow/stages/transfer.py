@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from regrow.errors import UserError
-from regrow.files import replacing, write_json
-from regrow.params import read_params
-from regrow.questions import split, write_labels, write_questions
+from regrow.sources.splits import split
 from regrow.stages.questions import read_pinned
+from regrow.support.errors import UserError
+from regrow.support.files import replacing, write_json
+from regrow.support.params import read_params
+from regrow.tasks.questions import write_labels, write_questions
 
 
 def main(out: Annotated[Path, typer.Option(help="Folder to write the sets to.")]) -> None:

@@ -1,0 +1,1 @@
+"""What is no DVC stage: one file a command."""

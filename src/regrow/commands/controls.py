@@ -1,0 +1,23 @@
+"""Tell causes apart: paired differences between runs of several studies, from their results."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regrow.compare.controls import as_markdown, controls_json, read_answers, read_controls
+from regrow.support.files import write_json
+from regrow.support.params import read_params
+
+
+def main(
+    results: Annotated[Path, typer.Option(help="Folder of the studies' results.")],
+    controls: Annotated[Path, typer.Option(help="YAML file that names arms and contrasts.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+) -> None:
+    """Write every contrast's paired difference, and print them as Markdown tables."""
+    asked = read_controls(controls)
+    params = read_params(results / next(iter(asked.arms.values())).study / "params.yaml")
+    found = controls_json(asked, read_answers(results, asked, params.compare), params.compare)
+    write_json(out, found)
+    print(as_markdown(found))

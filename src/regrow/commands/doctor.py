@@ -1,0 +1,98 @@
+"""Print what the bytes of a run hang on, and compare it with what the committed results had."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from regrow.support.environment import Difference, compare, describe, read
+from regrow.support.files import write_json
+from regrow.support.params import read_params
+from regrow.support.schema import Params
+
+PORTABILITY = Path("benchmarks/portability.json")
+FIXED = (
+    "Fixed by every stage that runs a model (src/regrow/runtime.py), whatever the machine: the "
+    "number of threads, torch's deterministic algorithms, every seed. Not fixed, for no program "
+    "can: the vector instructions that torch, MKL and oneDNN choose by processor."
+)
+
+
+def main(
+    results: Annotated[Path, typer.Option(help="How the results that lie here were made.")] = Path(
+        "environment.json"
+    ),
+    record: Annotated[
+        Path | None, typer.Option(help="Write how results are made here, and compare nothing.")
+    ] = None,
+) -> None:
+    """Say whether a run here gives the bytes of the committed results, and else what may differ."""
+    params = read_params()
+    here = describe(params.compute)
+    if record is not None:
+        write_json(record, here)
+        return
+    there = read(results)
+    console = Console(highlight=False)
+    console.print(_table(here, there, results))
+    console.print(FIXED)
+    console.print(f"Seeds, each the start of streams of its own: {_seeds(params)}.")
+    console.print(verdict(compare(here, there), PORTABILITY), style="bold")
+
+
+def verdict(differences: Sequence[Difference], portability: Path) -> str:
+    """What the differences mean for the bytes and for the accuracies."""
+    telling = [difference.name for difference in differences if not difference.harmless]
+    if not telling:
+        return "Equal in all that counts: a run here gives the very bytes of these results."
+    return (
+        f"Other bytes are to be expected, for these differ: {', '.join(telling)}. "
+        f"{_tolerance(portability)}"
+    )
+
+
+def _tolerance(portability: Path) -> str:
+    """How far accuracies moved where it was measured."""
+    try:
+        measured: Any = json.loads(portability.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"How much accuracies move is measured by `python -m {_module(portability)}`."
+    largest = measured["largest"]
+    return (
+        f"By how much, as measured in {portability} with {measured['questions']} test questions "
+        f"({', '.join(measured['settings'])}): the teacher's accuracy moved by up to "
+        f"{largest['teacher']:.1f} points, a retrained model's by up to "
+        f"{largest['retrained']:.1f}, and KL - CE by up to {largest['difference']:.1f}. That is "
+        "another draw of training's noise, as another seed is: the intervals over seeds hold it, "
+        "those of one seed do not."
+    )
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts)
+
+
+def _table(here: dict[str, str], there: dict[str, str], results: Path) -> Table:
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("", "here", str(results), ""):
+        shown.add_column(head)
+    differing = {difference.name: difference for difference in compare(here, there)}
+    for name in dict.fromkeys([*here, *there]):
+        sign = ""
+        if name in differing:
+            sign = "differs, harmless" if differing[name].harmless else "differs"
+        shown.add_row(name, here.get(name, "not set"), there.get(name, "not set"), sign)
+    return shown
+
+
+def _seeds(params: Params) -> str:
+    sections = (
+        *(("data", params.data), ("teacher", params.teacher), ("prune", params.prune)),
+        *(("sweep", params.sweep), ("compare", params.compare)),
+    )
+    return ", ".join(f"{name}.seed {section.seed}" for name, section in sections)

@@ -1,0 +1,37 @@
+"""Write results as one self-contained HTML page, to be read without a network."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regrow.report.page import read_results, render
+from regrow.report.tables import read_control_tables
+from regrow.support.errors import UserError
+from regrow.support.files import replacing
+
+
+def main(
+    results: Annotated[
+        Path, typer.Option(help="A set of results (the root is one), or a folder of such sets.")
+    ],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+) -> None:
+    """Write the question, set-up, verdicts, tables, figures, parameters and hashes."""
+    # What is replaced is removed first, which must never be a folder of something else.
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; give --out a file, such as report.html")
+    found = read_results(results)
+    page = render(found, read_control_tables(results))
+    try:
+        with replacing(out) as beside:
+            beside.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}); choose another --out"
+        ) from None
+    for one in found:
+        for warning in one.warnings:
+            print(f"regrow report: {f'{one.name}: ' * bool(one.name)}{warning}", file=sys.stderr)
+    print(out.as_posix())

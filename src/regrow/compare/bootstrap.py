@@ -1,0 +1,213 @@
+"""Intervals and paired differences by resampling questions and seeds; no model is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+CHUNK = 4_000_000  # resampled indices held at once: 32 MB, whatever the number of questions
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval; `low` and `high` are None where none can be had."""
+
+    estimate: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A statistic of the data and of each draw, shape (draws,); NaN where it cannot be had.
+
+    Samples of the same draws are paired: their difference is that of each draw.
+    """
+
+    estimate: float
+    draws: Array
+
+    def __sub__(self, other: "Sample") -> "Sample":
+        return Sample(self.estimate - other.estimate, self.draws - other.draws)
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """How often each draw takes each question and each seed.
+
+    questions: (draws, questions), each row summing to the number of questions.
+    seeds: (draws, seeds), each row summing to the number of seeds.
+    """
+
+    questions: NDArray[np.uint8]
+    seeds: NDArray[np.uint8]
+
+
+def resample(questions: int, seeds: int, draws: int, seed: int, stream: int = 0) -> Resamples:
+    """Draw questions and, apart from them, seeds, with replacement.
+
+    Two crossed factors, each resampled whole: every seed of a draw sees the same questions. This
+    is the pigeonhole bootstrap (Owen 2007, "The pigeonhole bootstrap", Annals of Applied
+    Statistics 1(2)). It errs on the wide side for the noise of single answers; for the seeds
+    themselves it is narrow by a factor of (seeds - 1) / seeds of their variance. With one seed
+    only questions are resampled, and an interval says nothing about the noise of training.
+
+    The questions drawn do not depend on the number of seeds, so that one study's intervals all
+    stand on the same draws. Another `stream` gives draws that are independent of these: those of
+    the calibration questions beside those of the test questions.
+    """
+    for_questions, for_seeds = np.random.SeedSequence([seed, stream]).spawn(2)
+    return Resamples(
+        questions=_counts(questions, draws, np.random.default_rng(for_questions)),
+        seeds=_counts(seeds, draws, np.random.default_rng(for_seeds)),
+    )
+
+
+def draw_means(values: Array, resamples: Resamples) -> Array:
+    """The mean of each draw: shape (draws,).
+
+    values: (seeds, questions). One row may stand with resamples of several seeds: it is a model
+    that all seeds share, such as the teacher.
+    """
+    seeds, questions = values.shape
+    if questions != resamples.questions.shape[1] or seeds not in (1, resamples.seeds.shape[1]):
+        raise ValueError(
+            f"values {values.shape} do not fit {resamples.questions.shape[1]} "
+            f"questions and {resamples.seeds.shape[1]} seeds"
+        )
+    draws = resamples.questions.shape[0]
+    means = np.empty((draws, seeds))
+    step = max(1, CHUNK // max(1, questions))
+    for start in range(0, draws, step):
+        counts = resamples.questions[start : start + step].astype(np.float64)
+        means[start : start + step] = counts @ values.T / questions
+    if seeds == 1:
+        return means[:, 0]
+    return np.asarray((means * resamples.seeds).sum(axis=1) / seeds, dtype=np.float64)
+
+
+def percentile_interval(estimate: float, draws: Array, confidence: float) -> Interval:
+    """The middle `confidence` of the draws: the percentile bootstrap.
+
+    Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3. The estimate lies
+    inside by construction: rounding, or a statistic that is biased upon resampling, moves the
+    nearer end to it.
+    """
+    tail = (1 - confidence) / 2
+    low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail]))
+    return Interval(estimate, min(low, estimate), max(high, estimate))
+
+
+def mean_interval(
+    values: Array,
+    resamples: Resamples,
+    confidence: float,
+    bounds: tuple[float, float] | None = None,
+) -> Interval:
+    """The mean of `values`, shape (seeds, questions), with its interval; see `interval_of`."""
+    if not values.size:
+        raise ValueError("there is no question to average over")
+    found = interval_of(
+        mean_sample(values, resamples), confidence, bounds=bounds, questions=values.shape[1]
+    )
+    assert found is not None
+    return found
+
+
+def accuracy_interval(right: Array, resamples: Resamples, confidence: float) -> Interval:
+    """An accuracy with its interval; `right` is 0 or 1, shape (seeds, questions)."""
+    return mean_interval(right, resamples, confidence, bounds=(0, 1))
+
+
+def difference_interval(
+    right: Array, other: Array, resamples: Resamples, confidence: float
+) -> Interval:
+    """Accuracy of `right` minus accuracy of `other`, paired by question and by seed.
+
+    Both are 0 or 1 of shape (seeds, questions), over the same questions in the same order; every
+    draw takes the same questions and seeds of both.
+    """
+    return mean_interval(right - other, resamples, confidence, bounds=(-1, 1))
+
+
+def mean_sample(values: Array, resamples: Resamples) -> Sample:
+    """The mean of `values`, shape (seeds, questions), and that of each draw."""
+    return Sample(float(values.mean()), draw_means(values, resamples))
+
+
+def over_seeds(samples: Sequence[Sample], resamples: Resamples) -> Sample:
+    """The mean over seeds of a statistic that each seed's model has; draws resample the seeds."""
+    estimate = float(np.mean([sample.estimate for sample in samples]))
+    if len(samples) == 1:
+        return samples[0]
+    draws = np.stack([sample.draws for sample in samples], axis=1)
+    return Sample(estimate, (draws * resamples.seeds).sum(axis=1) / len(samples))
+
+
+def average(samples: Sequence[Sample]) -> Sample:
+    """The mean of paired samples, such as that of one difference over all sparsities."""
+    return Sample(
+        float(np.mean([sample.estimate for sample in samples])),
+        np.asarray(np.mean([sample.draws for sample in samples], axis=0), dtype=np.float64),
+    )
+
+
+def interval_of(
+    sample: Sample,
+    confidence: float,
+    centred: bool = False,
+    bounds: tuple[float, float] | None = None,
+    questions: int = 1,
+) -> Interval | None:
+    """The percentile interval of a sample, over the draws for which the statistic can be had.
+
+    centred: shift the draws so that their mean is the estimate. For statistics that are biased
+    upon resampling, such as a calibration error: the interval is then one of their noise, not of
+    their bias.
+
+    bounds: for the mean over `questions` of values, the smallest and the largest that there can
+    be, such as (0, 1) for an accuracy. When all values are equal, every draw is too, and the
+    bootstrap would claim certainty. Then the ends come from the bounds: of n questions none
+    differs, so with `confidence` at most 1 - (tail)^(1/n) of all questions do (Clopper and Pearson
+    1934, Biometrika 26(4)), each by no more than the bounds allow.
+
+    None where the data give no estimate; no ends where all draws are equal and there are no
+    bounds.
+    """
+    if not np.isfinite(sample.estimate):
+        return None
+    draws = sample.draws[np.isfinite(sample.draws)]
+    if not draws.size or np.ptp(draws) < 1e-12:
+        if bounds is None:
+            return Interval(sample.estimate, None, None)
+        estimate = min(max(sample.estimate, bounds[0]), bounds[1])
+        differing = 1 - ((1 - confidence) / 2) ** (1 / questions)
+        return Interval(
+            estimate,
+            estimate - differing * (estimate - bounds[0]),
+            estimate + differing * (bounds[1] - estimate),
+        )
+    if centred:
+        draws = draws - draws.mean() + sample.estimate
+    return percentile_interval(sample.estimate, draws, confidence)
+
+
+def _counts(size: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """`draws` rows that say how often each of `size` things is taken in `size` takings.
+
+    A byte holds any of them: that one of 256 things or more is taken 256 times has a probability
+    below 1e-400.
+    """
+    counts = np.ones((draws, size), dtype=np.uint8)
+    if size <= 1:
+        return counts
+    step = max(1, CHUNK // size)
+    for start in range(0, draws, step):
+        rows = min(step, draws - start)
+        taken = rng.integers(0, size, (rows, size)) + size * np.arange(rows)[:, None]
+        counts[start : start + rows] = np.bincount(taken.ravel(), minlength=rows * size).reshape(
+            rows, size
+        )
+    return counts

@@ -1,0 +1,301 @@
+"""What a model's distribution over the choices is worth: calibration, ranking, conformal sets.
+
+Every figure stands on the softmax of the summed log-probabilities
+(`regrow.evaluate.accuracy.log_distribution`) and, where a choice counts as right or wrong, on that
+distribution's own most likely choice: a confidence must belong to the choice that it is the
+confidence of. A constant added to all log-probabilities of a question therefore changes nothing.
+
+`counts` says how often each draw of a bootstrap takes each question, shape (draws, questions);
+without it a function gives the figure of the data themselves. All draws of one call have the same
+number of questions.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import entr
+
+from regrow.evaluate.accuracy import gold_nll, log_distribution, right
+from regrow.evaluate.predictions import Predictions
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.integer]
+Score = Literal["lac", "aps"]
+SCORES: tuple[Score, ...] = ("lac", "aps")
+CHUNK = 4_000_000  # numbers held at once: 32 MB, whatever the number of draws
+TIE = 12  # decimals: confidences closer than this are equal, so that rounding breaks no tie
+
+
+def distribution(predictions: Predictions) -> Array:
+    """The probability of each choice: (questions, most choices), 0 where a question has fewer."""
+    return np.exp(log_distribution(predictions))
+
+
+def brier(predictions: Predictions) -> Array:
+    """The Brier score of each question, sum over choices of (probability - gold)^2: from 0 to 2.
+
+    Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather
+    Review 78(1), in its original form for several classes. Shape (questions,).
+    """
+    gold = np.zeros_like(probabilities := distribution(predictions))
+    gold[np.arange(len(predictions)), np.asarray(predictions.answers, dtype=np.intp)] = 1
+    return np.asarray(((probabilities - gold) ** 2).sum(axis=1), dtype=np.float64)
+
+
+def entropy(predictions: Predictions) -> Array:
+    """The Shannon entropy of each question's distribution, in nats: shape (questions,)."""
+    return np.asarray(entr(distribution(predictions)).sum(axis=1), dtype=np.float64)
+
+
+def confidence(predictions: Predictions) -> Array:
+    """The probability of the most likely choice: shape (questions,)."""
+    return np.asarray(distribution(predictions).max(axis=1), dtype=np.float64)
+
+
+def likeliest_right(predictions: Predictions) -> Array:
+    """1 where the most likely choice is the gold one, 0 elsewhere: shape (questions,)."""
+    return right(predictions, "raw")
+
+
+def fitted_temperature(predictions: Predictions) -> float:
+    """The temperature whose softmax gives these questions' gold choices the lowest mean NLL.
+
+    Temperature scaling: Guo et al. 2017, "On calibration of modern neural networks", ICML. To be
+    fitted on calibration questions and used on others; it keeps every ranking. Sought between
+    1/100 and 100.
+    """
+
+    def loss(log_temperature: float) -> float:
+        return float(gold_nll(scaled(predictions, float(np.exp(log_temperature)))).mean())
+
+    ends = float(np.log(100))
+    found = minimize_scalar(loss, bounds=(-ends, ends), method="bounded", options={"xatol": 1e-8})
+    return float(np.exp(found.x))
+
+
+def scaled(predictions: Predictions, temperature: float) -> Predictions:
+    """The same predictions with every log-probability divided by `temperature`."""
+    return replace(
+        predictions,
+        log_probs=[[value / temperature for value in row] for row in predictions.log_probs],
+    )
+
+
+def kl_from(teacher: Predictions, predictions: Predictions) -> Array:
+    """KL(teacher's distribution over the choices || the model's), in nats: shape (questions,).
+
+    Kullback and Leibler 1951, "On information and sufficiency".
+    """
+    logs, target = log_distribution(predictions), log_distribution(teacher)
+    # From logarithms: a probability may round to 0 where its logarithm is finite.
+    present = np.isfinite(target)
+    gap = np.where(present, target, 0) - np.where(present, logs, 0)
+    return np.asarray((np.exp(target) * gap).sum(axis=1), dtype=np.float64)
+
+
+def calibration_error(
+    confidences: Array, hits: Array, bins: int, counts: Counts | None = None
+) -> Array:
+    """Expected calibration error over `bins` bins of equal mass: shape (draws,).
+
+    Sum over bins of mass times |mean hit - mean confidence|, over the confidence in the choice
+    made (Naeini, Cooper and Hauskrecht 2015, AAAI, with bins of equal mass as in Nguyen and
+    O'Connor 2015, EMNLP). A question that lies across a bin's edge is shared between both bins,
+    and questions of equal confidence are taken in random order, in expectation. With fewer
+    questions than bins there is a bin a question.
+
+    The estimate is biased upwards, the more so the fewer questions there are (Kumar, Liang and Ma
+    2019, NeurIPS): compare models at equal numbers of questions and bins only.
+
+    confidences, hits: (questions,); a hit is 0 or 1.
+    """
+
+    def one(chunk: Counts) -> Array:
+        level, mass, hit = _by_confidence(confidences, hits, chunk)
+        size = int(mass[0].sum())
+        gap = _unrolled(np.where(mass > 0, hit / np.maximum(mass, 1), 0) - level, mass)
+        total = np.concatenate([np.zeros((len(gap), 1)), np.cumsum(gap, axis=1)], axis=1)
+        edges = np.linspace(0, size, min(bins, size) + 1)
+        below = np.minimum(edges.astype(np.intp), size - 1)
+        share = edges - below
+        at_edges = total[:, below] * (1 - share) + total[:, below + 1] * share
+        return np.asarray(np.abs(np.diff(at_edges, axis=1)).sum(axis=1) / size, dtype=np.float64)
+
+    return _in_chunks(one, counts, len(confidences))
+
+
+def reliability(confidences: Array, hits: Array, bins: int) -> tuple[Array, Array, Array]:
+    """Mean confidence, mean hit and mass (in questions) of bins of equal mass: (bins,) each.
+
+    The points of a reliability diagram, over the bins of `calibration_error`.
+    """
+    level, mass, hit = _by_confidence(confidences, hits, _once(len(confidences)))
+    rates = np.where(mass > 0, hit / np.maximum(mass, 1), 0)
+    size = len(confidences)
+    edges = np.linspace(0, size, min(bins, size) + 1)
+    sums = [
+        np.diff(
+            np.interp(edges, np.arange(size + 1), np.append(0, np.cumsum(_unrolled(values, mass))))
+        )
+        for values in (np.broadcast_to(level, mass.shape), rates)
+    ]
+    width = np.diff(edges)
+    return sums[0] / width, sums[1] / width, width
+
+
+def risk_by_coverage(confidences: Array, hits: Array, counts: Counts | None = None) -> Array:
+    """The share of errors among the k most confident answers: (draws, questions), k from 1 up.
+
+    The risk-coverage curve of selective prediction (El-Yaniv and Wiener 2010, JMLR 11), at the
+    coverages k / questions. Questions of equal confidence are taken in random order, in
+    expectation.
+    """
+
+    def one(chunk: Counts) -> Array:
+        _, mass, miss = _by_confidence(-confidences, 1 - hits, chunk)
+        misses = _unrolled(np.where(mass > 0, miss / np.maximum(mass, 1), 0), mass)
+        taken = np.arange(1, misses.shape[1] + 1)
+        return np.asarray(np.cumsum(misses, axis=1) / taken, dtype=np.float64)
+
+    return _in_chunks(one, counts, len(confidences))
+
+
+def selective_risk(
+    confidences: Array, hits: Array, coverage: float, counts: Counts | None = None
+) -> tuple[Array, Array]:
+    """The area under the risk-coverage curve and its height at `coverage`: two arrays (draws,).
+
+    The area (AURC) is the curve's mean over all coverages: Geifman, Uziel and El-Yaniv 2019,
+    "Bias-reduced uncertainty estimation for deep neural classifiers", ICLR. Lower is better; a
+    model without errors has 0. One minus the height is the selective accuracy.
+    """
+    rank = max(1, round(coverage * len(confidences))) - 1
+
+    def one(chunk: Counts) -> Array:
+        curves = risk_by_coverage(confidences, hits, chunk)
+        return np.stack([curves.mean(axis=1), curves[:, rank]], axis=1)
+
+    both = _in_chunks(one, counts, len(confidences))
+    return both[:, 0], both[:, 1]
+
+
+def ratio(values: Array, weights: Array, counts: Counts | None = None) -> Array:
+    """The mean of `values` weighted by `weights`, both (questions,): shape (draws,).
+
+    NaN for a draw whose weights are all zero, as the entropy on wrong answers where none is wrong.
+    """
+    taken = (_once(len(values)) if counts is None else counts).astype(np.float64)
+    below = taken @ weights
+    with np.errstate(invalid="ignore"):
+        return np.asarray(
+            np.where(below > 0, taken @ (values * weights), np.nan) / below, dtype=np.float64
+        )
+
+
+def conformal_scores(predictions: Predictions, score: Score) -> Array:
+    """How badly each choice conforms: (questions, most choices), infinite for missing choices.
+
+    `lac`: 1 - the choice's probability (Sadinle, Lei and Wasserman 2019, "Least ambiguous
+    set-valued classifiers with bounded error levels", JASA 114). Sets may be empty.
+    `aps`: the probability of all choices that are no less likely than it, itself included
+    (Romano, Sesia and Candès 2020, "Classification with valid and adaptive coverage", NeurIPS),
+    without their randomisation: the same answer every time, and coverage on the safe side.
+    """
+    logs = log_distribution(predictions)
+    probabilities = np.exp(logs)
+    if score == "lac":
+        scores = 1 - probabilities
+    else:
+        as_likely = probabilities[:, :, None] >= probabilities[:, None, :]
+        scores = (probabilities[:, :, None] * as_likely).sum(axis=1)
+    # Rounded, so that equal scores computed in another order are equal.
+    return np.where(np.isfinite(logs), np.round(scores, TIE), np.inf)
+
+
+def gold_scores(predictions: Predictions, scores: Array) -> Array:
+    """The score of each question's gold choice: shape (questions,)."""
+    answers = np.asarray(predictions.answers, dtype=np.intp)
+    return scores[np.arange(len(answers)), answers]
+
+
+def conformal_thresholds(scores: Array, alpha: float, counts: Counts | None = None) -> Array:
+    """The threshold that gold scores stay below with probability 1 - alpha: shape (draws,).
+
+    The ceil((n + 1)(1 - alpha))-th smallest of the n calibration questions' gold scores, and
+    infinite where n is too small (Vovk, Gammerman and Shafer 2005; Angelopoulos and Bates 2023,
+    arXiv 2107.07511, section 1): a set of all choices whose score does not exceed it holds the
+    gold choice with probability at least 1 - alpha, if calibration and test questions are
+    exchangeable.
+    """
+    size = len(scores)
+    # Less a rounding error's worth: (9 + 1)(1 - 0.1) is to be 9, and not the next above.
+    rank = int(np.ceil((size + 1) * (1 - alpha) - 1e-9))
+    ordered = np.append(np.sort(scores), np.inf)
+    if rank > size:
+        return np.full(1 if counts is None else len(counts), np.inf)
+    order = np.argsort(scores, kind="stable")
+
+    def one(chunk: Counts) -> Array:
+        return np.asarray(ordered[(np.cumsum(chunk[:, order], axis=1) < rank).sum(axis=1)])
+
+    return _in_chunks(one, counts, size)
+
+
+def conformal_sets(
+    scores: Array,
+    gold: Array,
+    thresholds: Array,
+    counts: Counts | None = None,
+) -> tuple[Array, Array]:
+    """Coverage and mean size of the sets {choice: score <= threshold}: two arrays of (draws,).
+
+    scores: (questions, most choices); gold: (questions,), the gold choices' scores; thresholds:
+    (draws,), from draws of the calibration questions that are independent of `counts`.
+    """
+    taken = _once(len(scores)) if counts is None else counts
+    levels, which = np.unique(thresholds, return_inverse=True)
+    covered, sizes = np.empty(len(taken)), np.empty(len(taken))
+    for index, level in enumerate(levels):
+        rows = which == index
+        weights = taken[rows].astype(np.float64)
+        covered[rows] = weights @ (gold <= level)
+        # Not `scores <= level`: at an infinite threshold the missing choices stay out.
+        sizes[rows] = weights @ ((scores <= level) & np.isfinite(scores)).sum(axis=1)
+    return covered / len(scores), sizes / len(scores)
+
+
+def _once(size: int) -> Counts:
+    return np.ones((1, size), dtype=np.uint8)
+
+
+def _in_chunks(function: Callable[[Counts], Array], counts: Counts | None, size: int) -> Array:
+    """Apply `function` to a few draws at a time, so that memory does not grow with the draws."""
+    if counts is None:
+        return function(_once(size))
+    step = max(1, CHUNK // max(1, size))
+    parts = [function(counts[start : start + step]) for start in range(0, len(counts), step)]
+    return np.concatenate(parts)
+
+
+def _by_confidence(
+    confidences: Array, hits: Array, counts: Counts
+) -> tuple[Array, NDArray[np.int64], Array]:
+    """Group equal confidences: levels ascending (groups,), mass and hits of each draw there."""
+    levels, group = np.unique(np.round(confidences, TIE), return_inverse=True)
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(len(levels)))
+    ordered = counts[:, order].astype(np.int64)
+    if len(levels) == len(confidences):  # no ties: the usual case, and far quicker
+        return levels, ordered, ordered * hits[order]
+    mass = np.add.reduceat(ordered, starts, axis=1)
+    hit = np.add.reduceat(ordered * hits[order], starts, axis=1)
+    return levels, mass, hit
+
+
+def _unrolled(values: Array, mass: NDArray[np.int64]) -> Array:
+    """Each group's value as often as its mass says: (draws, questions)."""
+    return np.repeat(values.ravel(), mass.ravel()).reshape(len(mass), -1)

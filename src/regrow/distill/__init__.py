@@ -1,0 +1,1 @@
+"""The teacher's record and the divergences from it."""

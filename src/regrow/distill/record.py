@@ -1,0 +1,128 @@
+"""Recording the teacher's distributions once, and reading them back, memory-mapped.
+
+A record is a folder. It holds a distribution for every node of the questions' token trees that
+`positions` selects, in the order of the questions:
+
+- `record.json`: what follows, in numbers;
+- `ids.json`: the questions' ids, in order;
+- `offsets.npy` [questions + 1] int64: question q owns rows offsets[q] to offsets[q + 1];
+- `nodes.npy` [rows] int32: the token that the teacher read there, so that a record is never laid
+  over another tokenisation;
+- whole: `states.npy` [rows, hidden], the teacher's last hidden states in its own type (bfloat16 as
+  uint16). With the teacher's output matrix, of which `record.json` holds a hash, they give every
+  logit back, at a fiftieth to a hundredth of the logits' size;
+- top-k: `tokens.npy` [rows, k] uint16 or int32, `log_probs.npy` [rows, k] float16, natural log at
+  temperature 1, most probable first, and `log_tails.npy` [rows, temperatures] float32, the log of
+  all other tokens' mass at each recorded temperature.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from regrow.model.trees import Positions
+from regrow.support.errors import UserError
+
+STATES: dict[str, type[np.generic]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": np.uint16,  # NumPy has no type for it
+}
+"""What holds states of a model's dtype."""
+
+
+Column = tuple[type[np.generic], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a record holds: `record.json`.
+
+    Attributes:
+        positions: `answer` or `all`, see `Tree.rows`.
+        top_k: tokens a row, or none for a whole record; the last three are of a whole one alone.
+        temperatures: those whose tails are recorded.
+        vocabulary: tokens of the teacher.
+        rows: all positions recorded.
+        hidden: numbers a state.
+        dtype: the states', a name of `STATES`.
+        output: the SHA-256 of the teacher's output matrix.
+    """
+
+    positions: Positions
+    top_k: int | None
+    temperatures: list[float]
+    vocabulary: int
+    rows: int
+    hidden: int | None = None
+    dtype: str | None = None
+    output: str | None = None
+
+    def columns(self, questions: int) -> dict[str, Column]:
+        """The type and shape of each column of a record of so many questions."""
+        found: dict[str, Column] = {
+            "offsets": (np.int64, (questions + 1,)),
+            "nodes": (np.int32, (self.rows,)),
+        }
+        if self.hidden is not None and self.dtype is not None:
+            return found | {"states": (STATES[self.dtype], (self.rows, self.hidden))}
+        assert self.top_k is not None  # see `_check_layout`
+        token = np.uint16 if self.vocabulary <= 2**16 else np.int32
+        return found | {
+            "tokens": (token, (self.rows, self.top_k)),
+            "log_probs": (np.float16, (self.rows, self.top_k)),
+            "log_tails": (np.float32, (self.rows, len(self.temperatures))),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The teacher's distributions at some rows, at one temperature.
+
+    Attributes:
+        log_probs: [rows, k] (or [rows, vocabulary] if whole) float32.
+        tokens: [rows, k] int64, or none if whole.
+        log_tail: [rows] float32, the log of the other tokens' mass, or none if whole.
+        temperature: what all of these, and the student's logits, are softened by.
+    """
+
+    log_probs: torch.Tensor
+    tokens: torch.Tensor | None
+    log_tail: torch.Tensor | None
+    temperature: float
+
+    def to(self, device: torch.device) -> "Targets":
+        """The same distributions on another device."""
+        return Targets(
+            self.log_probs.to(device),
+            None if self.tokens is None else self.tokens.to(device),
+            None if self.log_tail is None else self.log_tail.to(device),
+            self.temperature,
+        )
+
+
+def as_stored(states: torch.Tensor) -> npt.NDArray[Any]:
+    kept = states.cpu()
+    array: npt.NDArray[Any] = (
+        kept.view(torch.uint16) if kept.dtype == torch.bfloat16 else kept
+    ).numpy()
+    return array
+
+
+def hash_of_matrix(linear: Any) -> str:
+    """SHA-256 of an output matrix, from which alone the same states give the same logits.
+
+    Raises:
+        UserError: the layer also adds a bias, which a whole record does not hold.
+    """
+    if linear.bias is not None:
+        raise UserError(
+            "this model's output layer has a bias, of which no whole record is made; set "
+            "teacher_logits.top_k to a number"
+        )
+    matrix = as_stored(linear.weight.detach())
+    return hashlib.sha256(np.ascontiguousarray(matrix).data).hexdigest()

@@ -1,0 +1,1 @@
+"""From a model to predictions and plain numbers."""

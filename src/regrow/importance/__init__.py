@@ -1,0 +1,1 @@
+"""What pruning takes from each layer."""

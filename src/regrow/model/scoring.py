@@ -1,0 +1,94 @@
+"""The log-probability of each choice of a question."""
+
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+
+from regrow.model.forward import check_tokens, row_logits
+from regrow.model.trees import Positions, Tree, by_tokens, flat_rows, pack
+from regrow.support.resume import Unfinished
+
+# Enough tokens for matrix products to run at full speed; more only takes memory.
+BATCH_TOKENS = 2048
+
+
+# Rows of logits that are reduced at once: each step of a reduction holds another copy of them.
+ROWS = 64
+
+
+def score_choices(
+    model: Any,
+    trees: Sequence[Tree],
+    batch_tokens: int = BATCH_TOKENS,
+    state: Unfinished | None = None,
+) -> list[list[float]]:
+    """Summed natural-log probability of every branch's tokens given its context.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        trees: one a question, with all its choices as branches.
+        batch_tokens: tokens a batch holds at most (a longer tree is a batch of its own).
+        state: keeps the scores found so far, and gives back those of an interrupted run.
+
+    Returns:
+        One list a tree, one number a branch, in the order given.
+    """
+    batches = by_tokens(trees, batch_tokens)
+    done: list[list[list[float]]] = (state.read() if state else None) or []
+    if done:
+        print(
+            f"An interrupted run goes on behind {len(done)} of {len(batches)} batches.", flush=True
+        )
+    for members in batches[len(done) :]:
+        done.append(_score_batch(model, [trees[index] for index in members]))
+        if state and state.due():
+            state.write(done)
+    scores: list[list[float]] = [[] for _ in trees]
+    for members, found in zip(batches, done, strict=True):
+        for index, score in zip(members, found, strict=True):
+            scores[index] = score
+    return scores
+
+
+@torch.inference_mode()
+def _score_batch(model: Any, trees: Sequence[Tree]) -> list[list[float]]:
+    batch = pack(trees)
+    logits = row_logits(model, batch, flat_rows(batch, trees, "answer")).float()
+    return branch_log_probs(logits, trees, "answer")
+
+
+def branch_log_probs(
+    logits: torch.Tensor, trees: Sequence[Tree], positions: Positions
+) -> list[list[float]]:
+    """Summed natural-log probability of every branch's tokens, a list a tree.
+
+    Args:
+        logits: [rows, vocabulary], at `tree.rows(positions)` of one tree after the other.
+        trees: the trees.
+        positions: any, for all of them hold the nodes that predict a branch's tokens.
+    """
+    picks: list[int] = []
+    targets: list[int] = []
+    offset = 0
+    for tree in trees:
+        rows = tree.rows(positions)
+        for nodes, tokens in tree.branch_targets():
+            picks += [offset + node - rows.start for node in nodes]
+            targets += tokens
+        offset += len(rows)
+    check_tokens(max(targets, default=0), logits.shape[-1])
+    totals = torch.cat([part.logsumexp(-1) for part in row_parts(logits)])
+    log_probs = logits[picks, targets] - totals[picks]
+    taken = iter(log_probs.tolist())
+    return [[sum(islice(taken, len(branch))) for branch in tree.branches] for tree in trees]
+
+
+def row_parts(logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Logits [rows, vocabulary] in parts of at most `ROWS` rows, and of two rows at least.
+
+    A row's sum is the same in any of them. Alone it would not be: torch splits the sum over the
+    only row there is by threads.
+    """
+    return logits.tensor_split(-(-len(logits) // ROWS))

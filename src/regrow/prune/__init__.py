@@ -1,0 +1,1 @@
+"""Which neurons go, and the smaller MLP."""

@@ -1,0 +1,1 @@
+"""Results as they lie in a folder → one page."""

@@ -1,0 +1,1 @@
+"""The loop that both losses share, and cross-entropy."""

@@ -1,0 +1,1 @@
+"""What every stage stands on and no result depends on; no stage names it among its dependencies."""

@@ -1,0 +1,117 @@
+"""What the bytes of a result hang on beside its inputs, parameters and code, and how to compare it.
+
+`runtime.py` fixes what a process can fix. What is left is the machine and the libraries: a matrix
+product is summed in another order by other vector instructions, threads or library versions, the
+last bits differ, and training carries them on.
+"""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from regrow.support.errors import UserError
+from regrow.support.schema import Compute
+
+LIBRARIES = (
+    *("torch", "transformers", "tokenizers", "safetensors", "accelerate", "gguf"),
+    *("numpy", "scipy", "pyarrow", "matplotlib", "dvclive"),
+)
+
+
+# What has torch, MKL, oneDNN or OpenMP choose another kernel or another number of threads.
+VARIABLES = (
+    *("ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS"),
+    *("MKL_NUM_THREADS", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
+)
+
+
+HARMLESS = {"operating system", "Python", "dvclive", "matplotlib"}
+"""Named for the reader: no byte of a model or a prediction is made by these."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as it was; `harmless` where no byte should hang on it."""
+
+    name: str
+    here: str
+    there: str
+    harmless: bool
+
+
+def describe(compute: Compute) -> dict[str, str]:
+    """What a process with these settings runs on: name → value, in the order to print it in."""
+    import torch
+
+    build = torch.__config__.show()
+    described = {
+        "device": compute.device,
+        "dtype": compute.dtype,
+        "threads": str(compute.threads),
+        "processor": _processor(),
+        "architecture": platform.machine(),
+        "vector instructions": torch.backends.cpu.get_cpu_capability(),
+        "matrix products": _found(build, r"Math Kernel Library Version ([\w.-]+)", "MKL {}"),
+        "fused operators": _found(build, r"MKL-DNN v([\w.]+)", "oneDNN {}"),
+        "operating system": platform.system(),
+        "C library": " ".join(platform.libc_ver()).strip() or "unknown",
+        "Python": platform.python_version(),
+    }
+    if compute.device.startswith("cuda"):
+        described["accelerator"] = (
+            torch.cuda.get_device_name(compute.device) if torch.cuda.is_available() else "none"
+        )
+        described["CUDA"] = str(torch.version.cuda)
+    described |= {
+        name: torch.__version__ if name == "torch" else version(name) for name in LIBRARIES
+    }
+    described |= {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    return described
+
+
+def compare(here: Mapping[str, str], there: Mapping[str, str]) -> list[Difference]:
+    """What differs between two descriptions; what one of them lacks is not set there."""
+    return [
+        Difference(name, here.get(name, "not set"), there.get(name, "not set"), name in HARMLESS)
+        for name in dict.fromkeys([*here, *there])
+        if here.get(name) != there.get(name)
+    ]
+
+
+def read(path: Path) -> dict[str, str]:
+    """Read a description.
+
+    Raises:
+        UserError: there is none at `path`.
+    """
+    try:
+        described: Any = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(value, str) for value in described.values()):
+            return dict(described)
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise UserError(
+        f"{path} says nothing of how the results were made; `make repro` writes it, or "
+        f"`python -m regrow doctor --record {path}` on the machine that made them"
+    )
+
+
+def _processor() -> str:
+    """The processor's name; what Linux knows says more than Python does."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    return _found(text, r"model name\s*:\s*(.+)", "{}") if text else platform.processor()
+
+
+def _found(text: str, pattern: str, form: str) -> str:
+    match = re.search(pattern, text)
+    return form.format(match[1].strip()) if match else "none"

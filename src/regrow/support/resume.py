@@ -1,0 +1,157 @@
+"""Work that was interrupted goes on where it was.
+
+DVC deletes a stage's outputs before it runs the stage, so what a stage needs to go on lies
+elsewhere: in `.regrow/`, one folder an output, named by a hash of all that the output depends on.
+State of other inputs, parameters, code or libraries has another name, and is removed. The folder
+goes when the output is written.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from regrow.support.errors import UserError, file_fault
+
+STATES = Path(".regrow")
+LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
+
+
+class Unfinished:
+    """The state of one output's work.
+
+    Attributes:
+        folder: where the work may keep files; empty when there is nothing to go on from.
+    """
+
+    def __init__(self, folder: Path, interval: float) -> None:
+        self.folder = folder
+        self._interval = interval
+        self._saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether `interval` seconds have passed since the start or the last `saved`."""
+        return time.monotonic() - self._saved >= self._interval
+
+    def saved(self) -> None:
+        """Take note that the state was just saved."""
+        self._saved = time.monotonic()
+
+    def read(self) -> Any:
+        """The progress that `write` kept, or None, also where it is damaged."""
+        path = self.folder / "progress.json"
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            progress = kept["progress"]
+            whole = kept["sha256"] == _sha256(json.dumps(progress))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            self.discard(path)
+            return None
+        return progress
+
+    def write(self, progress: Any) -> None:
+        """Keep `progress`, whole or not at all, even if the machine stops."""
+        path = self.folder / "progress.json"
+        beside = path.with_suffix(".partial")
+        text = json.dumps(progress)
+        try:
+            beside.write_text(
+                f'{{"sha256": "{_sha256(text)}", "progress": {text}}}', encoding="utf-8"
+            )
+            flush(beside)
+            beside.replace(path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise UserError(file_fault(error, path) or str(error)) from error
+        flush(self.folder)
+        self.saved()
+
+    def discard(self, damaged: Path) -> None:
+        """Remove all state and say why, so that the work starts anew."""
+        print(f"The state of an interrupted run is damaged ({damaged}): starting anew.", flush=True)
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+
+
+@contextmanager
+def unfinished(
+    out: Path, inputs: Sequence[Path], settings: Sequence[object], interval: float
+) -> Iterator[Unfinished]:
+    """The state of the work that writes `out`; removed when the work is done.
+
+    Args:
+        out: the output, written before the block ends.
+        inputs: files and folders that it is made from; their content counts.
+        settings: parameters that it is made with: numbers, texts, lists of them, or sections.
+        interval: seconds of work after which `Unfinished.due` says that the state is to be saved.
+    """
+    home = STATES / out.as_posix().strip("/").replace("/", "--")
+    folder = home / _key(out, inputs, settings)
+    if home.is_dir():
+        for stale in sorted(home.iterdir()):
+            if stale != folder:
+                shutil.rmtree(stale)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield Unfinished(folder, interval)
+    shutil.rmtree(home)
+    with suppress(OSError):  # another stage's state is in it
+        STATES.rmdir()
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or all files of a folder and their names, onto the disk."""
+    if path.is_dir():
+        for part in path.iterdir():
+            flush(part)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """A hash of each file (or folder) in `folder`, by name."""
+    return {path.name: _content(path) for path in sorted(folder.iterdir())}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _key(out: Path, inputs: Sequence[Path], settings: Sequence[object]) -> str:
+    described = {
+        "out": out.as_posix(),
+        "inputs": {path.as_posix(): _content(path) for path in inputs},
+        "settings": [
+            value.model_dump() if isinstance(value, BaseModel) else value for value in settings
+        ],
+        "code": _content(Path(__file__).parent),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+    return _sha256(json.dumps(described, sort_keys=True))[:32]
+
+
+def _content(path: Path) -> str:
+    """A hash of a file, or of the names and hashes of a folder's files (not of compiled code)."""
+    if path.is_dir():
+        parts = {
+            part.name: _content(part)
+            for part in sorted(path.iterdir())
+            if part.name != "__pycache__"
+        }
+        return _sha256(json.dumps(parts))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,334 @@
+"""The schema of `params.yaml`: strict, so that a misspelt key is an error that names the key.
+
+It has no defaults: every key stands in every study, so that the schema can refuse a file and never
+change what one says. That is why no stage depends on it.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from regrow.support.tables import entries
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positions = Literal["answer", "all"]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+def _one_of(module: str, table: str) -> AfterValidator:
+    """Only names of a table, which a function in its file extends."""
+
+    def check(name: str) -> str:
+        known = entries(module, table)
+        if name not in known:
+            raise ValueError(f"{name!r} is none of {', '.join(known)}")
+        return name
+
+    return AfterValidator(check)
+
+
+Score = Annotated[str, _one_of("prune/scores.py", "SCORES")]
+Divergence = Annotated[str, _one_of("distill/divergence.py", "DIVERGENCES")]
+
+
+class Section(BaseModel):
+    """A strict section: unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """Where the unpruned model comes from."""
+
+    source: str
+    sha256: Sha256 | None
+
+
+class Columns(Section):
+    """Which columns of a data set hold what, where it has no known layout.
+
+    `choices` is one column of a list of texts, or one column a choice. `answer` holds the right
+    choice's index, letter or text.
+    """
+
+    id: str | None
+    stem: str
+    choices: str | list[str]
+    answer: str
+
+
+class Data(Section):
+    """Where the questions come from, and how many each split holds.
+
+    With `test_source`, `test` questions are drawn from that source. `held_out` more test questions
+    are the end of `source`'s order, whose front gives train and calibration.
+    """
+
+    source: str
+    sha256: Sha256 | None
+    columns: Columns | None
+    test_source: str | None
+    test_sha256: Sha256 | None
+    train: Count
+    calibration: Count
+    test: Count
+    held_out: Annotated[int, Field(ge=0)]
+    seed: Seed
+
+
+class Prompt(Section):
+    """How a question is put to the model: the OLMES formats."""
+
+    format: Literal["cloze", "letters"]
+
+
+class Compute(Section):
+    """Where, in what precision and by how many processes the models run.
+
+    `dtype` is that of the weights; with `mixed_precision`, products are in that type, while
+    weights, the reduction of gradients and AdamW's states stay in `dtype`. `threads` fixes the
+    bytes on a CPU. `launch` is the command that starts a stage with a model, and `processes` how
+    many it starts; with `shard`, each holds a part of the model (FSDP2), else all of it (DDP).
+    `micro_batch` is how many questions of a batch run at once, and `checkpointing` computes
+    activations a second time instead of keeping them; neither changes what is computed.
+    """
+
+    device: str
+    dtype: Literal["float32", "bfloat16", "float16"]
+    mixed_precision: Literal["bfloat16"] | None
+    threads: Annotated[int, Field(ge=1, le=1024)]
+    launch: str
+    processes: Count
+    shard: bool
+    micro_batch: Count | None
+    checkpointing: bool
+
+
+class Resume(Section):
+    """After how many seconds of work a stage saves what it needs to go on after an interruption.
+
+    It changes no result, so no stage depends on it.
+    """
+
+    interval: Annotated[float, Field(ge=0)]
+
+
+class Training(Section):
+    """One schedule: AdamW, linear warm-up over `warmup` of the steps, then `schedule`.
+
+    With `steps`, a training ends after so many, however many epochs that is.
+    """
+
+    batch_size: Count
+    epochs: Count
+    steps: Count | None
+    warmup: Fraction
+    schedule: Literal["linear", "cosine", "constant"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    max_grad_norm: Positive
+
+
+class Teacher(Section):
+    """Whether and how the unpruned model is first fine-tuned on the task.
+
+    `train_size` is on how many of the train questions, or null for all of them.
+    """
+
+    finetune: bool
+    learning_rate: Rate
+    positions: Positions
+    train_size: Count | None
+    seed: Seed
+    training: Training
+
+
+class TeacherLogits(Section):
+    """What is recorded of the teacher's distributions.
+
+    `top_k: null` records whole distributions, as the teacher's last hidden states. With a number,
+    the rest of the mass is one tail bucket, whose size is recorded for each of `temperatures`.
+    """
+
+    positions: Positions
+    top_k: Count | None
+    temperatures: Annotated[list[Positive], Field(min_length=1)]
+
+
+class Prune(Section):
+    """How the neurons of lowest importance (`sweep.score`) go.
+
+    Kept neurons are rounded to a multiple of `multiple_of`: 32 is the block of the formats Q4_0
+    and Q8_0, and a width that is no multiple of it cannot be quantised. With `sequential`, a
+    layer's activations are those of the model whose earlier layers are pruned already.
+    """
+
+    multiple_of: Count
+    seed: Seed
+    sequential: bool
+
+
+Rates = dict[Score, Rate | dict[str, Rate]]
+"""The highest rate by importance score: one for all sparsities, or one for each, as "0.5"."""
+
+
+class Finetune(Section):
+    """Cross-entropy on labelled answers (L2PFT).
+
+    `labels` is the folder below data/ that the answers come from: the gold ones, or the choices of
+    the teacher, which take no label.
+    """
+
+    learning_rate: Rates
+    positions: Positions
+    labels: Literal["labels", "teacher_choices"]
+
+
+class Distill(Section):
+    """A divergence from the teacher's recorded distributions (L2PSD).
+
+    `branches`: the divergence is read on the tree of all choices, or on the gold one alone, which
+    takes labels.
+    """
+
+    learning_rate: Rates
+    temperature: Positive
+    divergence: Divergence
+    branches: Literal["all", "gold"]
+
+
+class TransferSet(Section):
+    """A multiple-choice set of another task, and how many of its questions are drawn."""
+
+    source: str
+    sha256: Sha256 | None
+    questions: Count
+
+
+class Evaluate(Section):
+    """What is scored beside the calibration and test questions: other tasks, by name."""
+
+    transfer: dict[Name, TransferSet]
+
+
+class Sweep(Section):
+    """The grid: every importance score with every sparsity, train size and seed."""
+
+    score: Annotated[list[Score], Field(min_length=1)]
+    sparsity: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
+    train_size: Annotated[list[Count], Field(min_length=1)]
+    seed: Annotated[list[Seed], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Self:
+        for name in ("score", "sparsity", "train_size", "seed"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} repeats a value")
+        return self
+
+
+class Compare(Section):
+    """How predictions become intervals and verdicts.
+
+    `margin` is the loss of accuracy (0.02 is 2 points) up to which one loss is not inferior to the
+    other. `primary` and `secondary` name, before a run, the cells (SCORE-SPARSITY-TRAIN_SIZE)
+    whose contrasts KL - CE are tested as one family; all others are exploratory.
+    """
+
+    accuracy: Literal["raw", "per_character"]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    resamples: Annotated[int, Field(ge=100)]
+    seed: Seed
+    margin: Annotated[float, Field(gt=0, lt=1)]
+    primary: list[str]
+    secondary: list[str]
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    model: Model
+    data: Data
+    prompt: Prompt
+    compute: Compute
+    resume: Resume
+    teacher: Teacher
+    teacher_logits: TeacherLogits
+    prune: Prune
+    training: Training
+    finetune: Finetune
+    distill: Distill
+    evaluate: Evaluate
+    sweep: Sweep
+    compare: Compare
+
+    @model_validator(mode="after")
+    def _train_sizes_fit(self) -> Self:
+        sizes = {"sweep.train_size": max(self.sweep.train_size)}
+        if self.teacher.train_size is not None:
+            sizes["teacher.train_size"] = self.teacher.train_size
+        for key, largest in sizes.items():
+            if largest > self.data.train:
+                raise ValueError(
+                    f"{key} asks for {largest} questions but data.train holds only "
+                    f"{self.data.train}; lower the one or raise the other"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _temperature_is_recorded(self) -> Self:
+        record = self.teacher_logits
+        if record.top_k is not None and self.distill.temperature not in record.temperatures:
+            raise ValueError(
+                f"distill.temperature is {self.distill.temperature}, but the top-k record holds "
+                f"only teacher_logits.temperatures = {record.temperatures}; add it there, or set "
+                "teacher_logits.top_k to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _every_cell_has_a_rate(self) -> Self:
+        for key, rates in (
+            ("finetune.learning_rate", self.finetune.learning_rate),
+            ("distill.learning_rate", self.distill.learning_rate),
+        ):
+            for score in self.sweep.score:
+                if score not in rates:
+                    raise ValueError(f"{key} names no rate for the score {score}; add it")
+                given = rates[score]
+                for sparsity in map(str, self.sweep.sparsity):
+                    if isinstance(given, dict) and sparsity not in given:
+                        raise ValueError(
+                            f"{key}.{score} names no rate for the sparsity {sparsity}; add "
+                            f'"{sparsity}", or give one number for all'
+                        )
+        return self
+
+    @model_validator(mode="after")
+    def _named_cells_are_of_the_sweep(self) -> Self:
+        sweep = self.sweep
+        cells = [
+            f"{score}-{sparsity}-{size}"
+            for score in sweep.score
+            for sparsity in sweep.sparsity
+            for size in sweep.train_size
+        ]
+        for name in ("primary", "secondary"):
+            for cell in getattr(self.compare, name):
+                if cell not in cells:
+                    raise ValueError(
+                        f"compare.{name} names the cell {cell!r}, which the sweep does not hold; "
+                        f"its cells are {', '.join(cells)}"
+                    )
+        return self
+
+
+def rate_of(rates: Rates, score: str, sparsity: float) -> float:
+    """The rate of one score and sparsity."""
+    given = rates[score]
+    return given[str(sparsity)] if isinstance(given, dict) else given

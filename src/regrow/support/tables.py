@@ -1,0 +1,47 @@
+"""Tables that one decorated function extends: scores, divergences, measures, data layouts.
+
+The code that computes reads a `Table`; the schema, figures and report read its names and what each
+entry says of itself with `entries`, from the source, for importing torch to learn a name would
+take seconds.
+"""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parents[1]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Table(dict[str, F]):
+    """Functions by name, in the order in which they were written."""
+
+    def entry(self, function: F) -> F:
+        """Add a function under its own name: a decorator."""
+        self[function.__name__] = function
+        return function
+
+
+def entries(module: str, table: str) -> dict[str, str]:
+    """The names of a table and the first line of each docstring, without importing the module.
+
+    Args:
+        module: the file's path in this package, as `prune/scores.py`.
+        table: the table's name there, as `SCORES`.
+    """
+    tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
+    return {
+        node.name: (ast.get_docstring(node) or node.name).splitlines()[0].rstrip(".")
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and any(_adds(d, table) for d in node.decorator_list)
+    }
+
+
+def _adds(decorator: ast.expr, table: str) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return (
+        isinstance(called, ast.Attribute)
+        and isinstance(called.value, ast.Name)
+        and called.value.id == table
+    )
