@@ -142,7 +142,7 @@ def uninterrupted(prepared: Path, folder: Path, stage: str) -> tuple[dict[str, b
     shutil.copytree(prepared, folder)
     started = time.monotonic()
     assert run_killed(folder, stage, 300)
-    assert not (folder / STATES).exists()
+    assert not any((folder / STATES).iterdir())
     return contents(folder / "out"), time.monotonic() - started
 
 
@@ -166,7 +166,7 @@ def test_a_stage_killed_at_random_points_goes_on_to_the_same_bytes(
             kills += 1
             shutil.rmtree(folder / "out", ignore_errors=True)  # as DVC does before a run
         assert contents(folder / "out") == expected
-        assert not (folder / STATES).exists()
+        assert not any((folder / STATES).iterdir())
     print(f"{stage}: {kills} kills, {runs} runs to the end, all of the same bytes")
 
 
@@ -218,7 +218,7 @@ def test_a_changed_parameter_never_goes_on_from_a_stale_state(
     assert run_killed(folder, "finetune", 300)
     assert "goes on" not in (folder / "printed").read_text("utf-8")
     assert contents(folder / "out") == expected
-    assert not (folder / STATES).exists()
+    assert not any((folder / STATES).iterdir())
 
 
 def set_rate(folder: Path) -> None:

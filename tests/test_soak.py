@@ -76,7 +76,7 @@ def soak(folder: Path, temporary: Path) -> dict[str, list[int]]:
         found["memory"].append(resident())
         found["files"].append(len(list(Path("/proc/self/fd").iterdir())))
         found["threads"].append(threading.active_count())
-        assert not (folder / STATES).exists()
+        assert not any((folder / STATES).iterdir())
         assert not list(temporary.iterdir())
     return found
 

@@ -3,14 +3,14 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from ruamel.yaml import YAML
 
 from regrow.compare.study import run_names
 from regrow.support.errors import UserError
-from regrow.support.files import replacing
+from regrow.support.files import read_yaml, replacing
 from regrow.support.params import read_params
 from regrow.support.schema import Sweep
 
@@ -61,10 +61,7 @@ def _copy_lock(source: Path, target: Path, sweep: Sweep) -> None:
     items = {name.rpartition("/")[2] for name in run_names(sweep)}
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    try:
-        lock: dict[str, Any] = yaml.load(source.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{source} does not exist; run `dvc repro` first") from None
+    lock = read_yaml(source, "run `dvc repro` first")
     lock["stages"] = {
         name: stage
         for name, stage in lock["stages"].items()

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-from ruamel.yaml import YAML
 
 from regrow.compare.bootstrap import Array, mean_interval, resample
 from regrow.compare.evidence import as_json
@@ -19,7 +18,7 @@ from regrow.compare.significance import holm, paired_test, verdict
 from regrow.evaluate.accuracy import gold_nll, right
 from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
-from regrow.support.files import rounded
+from regrow.support.files import read_yaml, rounded
 from regrow.support.schema import Compare
 
 
@@ -67,13 +66,7 @@ class Answers:
 
 def read_controls(path: Path) -> Controls:
     """Read a controls file; every fault is a `UserError` that names the file and the key."""
-    try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    except Exception as error:  # the YAML reader's own, and whatever it trips over (see params.py)
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is not YAML: {reason}") from None
+    values = read_yaml(path, "put it right")
     try:
         controls = Controls.model_validate(values)
     except ValidationError as error:

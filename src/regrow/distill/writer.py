@@ -18,8 +18,8 @@ from regrow.model.forward import output_layer, row_states
 from regrow.model.scoring import branch_log_probs, row_parts
 from regrow.model.trees import Positions, Tree, by_tokens, flat_rows, pack
 from regrow.support.errors import UserError
-from regrow.support.files import replacing, write_json
-from regrow.support.resume import Unfinished, flush
+from regrow.support.files import flush, replacing, write_json
+from regrow.support.resume import Unfinished
 
 BATCH_TOKENS = 1024
 Mapped = np.memmap[Any, Any]

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from regrow.support.errors import UserError
 
 MISSING = "run `make repro` to make it, or name a folder of results that holds it"
@@ -25,21 +23,6 @@ def read_json(path: Path) -> Json:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; {MISSING}")
     return value
-
-
-def read_yaml(path: Path) -> tuple[str, Json]:
-    """The text and the values of a YAML file; a `UserError` names one that is missing or broken."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = YAML(typ="safe", pure=True).load(text)
-    except OSError:
-        raise UserError(f"{path} is missing; {MISSING}") from None
-    except Exception as error:  # the YAML reader's own, and whatever it trips over (see params.py)
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not YAML ({reason}); {MISSING}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no sections; {MISSING}")
-    return text, values
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from regrow.commands.show import estimate, notes
-from regrow.report.files import Json, in_form, read_json, read_yaml
+from regrow.report.files import MISSING, Json, in_form, read_json
 from regrow.report.images import Figure, read_figures, training_figures
 from regrow.report.provenance import (
     changed_parameters,
@@ -37,6 +37,7 @@ from regrow.report.tables import (
 )
 from regrow.report.words import flat, set_up
 from regrow.support.errors import UserError
+from regrow.support.files import read_yaml
 
 HEADLINES = ("nll", "nll_scaled", "ece", "lac_size_0.1", "agreement", "recovery")
 
@@ -154,8 +155,9 @@ def differing(results: Sequence[Results]) -> Table:
 
 def read_set(folder: Path, name: str) -> Results:
     """Read one set of results; a file that is missing or broken is a `UserError` that names it."""
-    text, params = read_yaml(folder / "params.yaml")
-    _, lock = read_yaml(folder / "dvc.lock")
+    params = read_yaml(folder / "params.yaml", MISSING)
+    lock = read_yaml(folder / "dvc.lock", MISSING)
+    text = (folder / "params.yaml").read_text(encoding="utf-8")
     metrics = folder / "metrics"
     comparison = read_json(metrics / "comparison.json")
     with in_form(metrics / "comparison.json"):

@@ -21,7 +21,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from regrow.model.forward import row_logits
 from regrow.model.trees import Batch, Positions, Tree, flat_rows, pack
 from regrow.support.errors import UserError, file_fault
-from regrow.support.resume import Unfinished, fingerprints, flush
+from regrow.support.files import flush
+from regrow.support.resume import Unfinished, fingerprints
 from regrow.support.schema import Training
 
 # The file that a checkpoint gets when all others are on the disk; it holds their hashes.

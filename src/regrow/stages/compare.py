@@ -1,6 +1,5 @@
 """Compare the two losses: accuracy over retention with intervals, from stored predictions."""
 
-import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from regrow.compare.accuracy import COLUMNS, as_json, compare, curve
 from regrow.compare.study import METHODS, read_study
 from regrow.plot.accuracy import accuracy_figure
 from regrow.plot.style import save
-from regrow.support.files import replacing, write_json
+from regrow.support.files import write_csv, write_json
 from regrow.support.params import read_params
 
 
@@ -24,14 +23,7 @@ def main(
     study = read_study(predictions, params.sweep)
     comparison = compare(study, params.sweep, params.compare)
     for method in METHODS:
-        write_csv(plots / "accuracy" / f"{method}.csv", curve(comparison, method))
+        rows = [dict(zip(COLUMNS, row, strict=True)) for row in curve(comparison, method)]
+        write_csv(plots / "accuracy" / f"{method}.csv", rows)
     save(accuracy_figure(comparison), plots / "accuracy")
     write_json(metrics, as_json(comparison))
-
-
-def write_csv(path: Path, rows: list[list[object]]) -> None:
-    """Write rows under `COLUMNS`; a value that cannot be had (None) is an empty field."""
-    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)

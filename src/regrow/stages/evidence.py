@@ -1,17 +1,16 @@
 """Judge the two losses: uncertainty, paired tests and the paper's claims, from predictions."""
 
-import csv
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from regrow.compare.claims import claims_json
-from regrow.compare.curves import Row, all_curves
+from regrow.compare.curves import all_curves
 from regrow.compare.evidence import gather, models_json, paired_json, uncertainty_json
 from regrow.compare.study import read_study
 from regrow.compare.transfer import transfer_json, transfer_rows
-from regrow.support.files import replacing, write_json
+from regrow.support.files import replacing, write_csv, write_json
 from regrow.support.params import read_params
 
 
@@ -53,11 +52,3 @@ def main(
         for name, numbers in models_json(evidence).items():
             write_json(folder / "models" / f"{name}.json", numbers)
     write_json(claims, claims_json(evidence))
-
-
-def write_csv(path: Path, rows: list[Row]) -> None:
-    """Write rows under their keys; a value that cannot be had (None) is an empty field."""
-    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

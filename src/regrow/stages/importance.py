@@ -1,6 +1,5 @@
 """Measure what pruning takes from each layer: weight norms, activations, removed neurons."""
 
-import csv
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,6 @@ from regrow.importance.figure import importance_figure
 from regrow.importance.layers import (
     Importance,
     Layer,
-    Row,
     as_json,
     as_rows,
     mean_activations,
@@ -28,7 +26,7 @@ from regrow.prune.scores import (
     random_importance,
     record_activation_norms,
 )
-from regrow.support.files import replacing, write_json
+from regrow.support.files import write_csv, write_json
 from regrow.support.params import read_params
 from regrow.support.schema import Params
 from regrow.tasks.questions import read_questions
@@ -86,11 +84,3 @@ def _importances(model: Any, trees: list[Tree], params: Params) -> list[torch.Te
         return [random_importance(mlp, params.prune.seed, layer) for layer, mlp in enumerate(mlps)]
     norms = record_activation_norms(model, trees)
     return [activation_importance(mlp, norm) for mlp, norm in zip(mlps, norms, strict=True)]
-
-
-def write_csv(path: Path, rows: list[Row]) -> None:
-    """Write rows under their keys; a value that cannot be had (None) is an empty field."""
-    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,29 +1,35 @@
-"""Writing outputs whole or not at all: write beside, then rename."""
+"""Reading YAML; writing outputs whole or not at all: beside, onto the disk, then renamed."""
 
+import csv
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from regrow.support.errors import UserError, file_fault
 
+FLOAT_DIGITS = 6  # of each reported number: far below any interval, far above rounding noise
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write a file or folder at; rename it to `path` on success.
 
-    On an exception what was written is removed and `path` is left as it was. One that says that
-    the system did not let us write becomes a `UserError` that names `path`.
+    What was written is on the disk before it has its name. On an exception, also of renaming, it
+    is removed and `path` is left as it was. One that says that the system did not let us write
+    becomes a `UserError` that names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.partial")
     _remove(beside)
     try:
         yield beside
-        _remove(path)
-        beside.rename(path)
+        flush(beside)
+        _put(beside, path)
+        flush(path.parent, inside=False)
     except Exception as error:
         if said := file_fault(error, path):
             raise UserError(said) from error
@@ -32,13 +38,87 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove(beside)
 
 
+def flush(path: Path, inside: bool = True) -> None:
+    """Bring a file, or a folder's names and with `inside` all that it holds, onto the disk."""
+    if inside and path.is_dir():
+        for part in path.iterdir():
+            flush(part)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` as indented JSON; NaN and infinities are refused (`ValueError`)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write one or more rows under the keys of the first; None is an empty field."""
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` in UTF-8, with its line breaks as they are."""
     with replacing(path) as beside:
-        beside.write_text(
-            json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
-            encoding="utf-8",
-        )
+        beside.write_text(text, encoding="utf-8", newline="")
+
+
+def read_yaml(path: Path, advice: str) -> dict[str, Any]:
+    """A YAML file's mapping, read by the library that DVC reads and writes params.yaml with.
+
+    Raises:
+        UserError: it cannot be read or holds none; says `advice`, which is what to do.
+    """
+    from ruamel.yaml import YAML
+
+    try:
+        content = path.read_bytes()
+        text = content.decode("utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {advice}") from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line} is not UTF-8 ({error.reason}); {advice}") from None
+    try:
+        # In its YAML 1.2, 1e-05 is a number.
+        values = YAML(typ="safe", pure=True).load(text)
+    except Exception as error:
+        # Beside its own YAMLError it lets through whatever its constructors trip over: a
+        # ValueError at a month 13, an AttributeError at `!!timestamp x`, a RecursionError.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is not YAML: {reason}; {advice}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no keys with values; {advice}")
+    return values
+
+
+def rounded(value: float) -> float:
+    """`value` to `FLOAT_DIGITS` significant digits, so that equal results are equal text."""
+    return float(f"{value:.{FLOAT_DIGITS}g}")
+
+
+def _put(beside: Path, path: Path) -> None:
+    """Rename; only a file can take the place of another in one step."""
+    if not path.is_dir() and not beside.is_dir():
+        beside.replace(path)
+        return
+    before = path.with_name(f".{path.name}.before.partial")
+    _remove(before)
+    if path.exists() or path.is_symlink():
+        path.rename(before)
+    try:
+        beside.rename(path)
+    except BaseException:
+        if before.exists() or before.is_symlink():
+            before.rename(path)
+        raise
+    _remove(before)
 
 
 def _remove(path: Path) -> None:
@@ -46,11 +126,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-FLOAT_DIGITS = 6  # of each reported number: far below any interval, far above rounding noise
-
-
-def rounded(value: float) -> float:
-    """`value` to `FLOAT_DIGITS` significant digits, so that equal results are equal text."""
-    return float(f"{value:.{FLOAT_DIGITS}g}")

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from ruamel.yaml import YAML
 
 from regrow.support.errors import UserError
+from regrow.support.files import read_yaml
 from regrow.support.schema import Params
 
 PARAMS_FILE = Path("params.yaml")
+ADVICE = f"run this in the project's root; it holds {', '.join(Params.model_fields)}"
 _read: dict[str, Any] = {}  # what this process read of it, by dotted key
 
 
 def read_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check a params file; every fault is a `UserError` that names the key."""
-    values = _values(path)
+    values = read_yaml(path, ADVICE)
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
@@ -42,8 +43,10 @@ def check_unchanged() -> None:
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")[0]
     if not stage or not _read:
         return
-    now = dict(_by_key(_values(PARAMS_FILE)))
-    tracked = _values(Path("dvc.yaml")).get("stages", {}).get(stage, {}).get("params", [])
+    now = dict(_by_key(read_yaml(PARAMS_FILE, ADVICE)))
+    described = read_yaml(Path("dvc.yaml"), ADVICE)["stages"].get(stage, {})
+    # `finetune.learning_rate.${item.score}` names one rate of those that are compared here.
+    tracked = [name.partition(".${")[0] for name in described.get("params", [])]
     for key in sorted(_read.keys() | now.keys()):
         before, after = _read.get(key), now.get(key)
         if before != after and any(f"{key}.".startswith(f"{name}.") for name in tracked):
@@ -51,31 +54,6 @@ def check_unchanged() -> None:
                 f"{key} was changed in params.yaml while this ran, from {before} to {after}; what "
                 f"was made is of {before} and is not recorded: run `dvc repro` again"
             )
-
-
-def _values(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping, read by the library that DVC reads and writes it with."""
-    try:
-        content = path.read_bytes()
-        text = content.decode("utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); run this in the project's root"
-        ) from None
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line} is not UTF-8 ({error.reason})") from None
-    try:
-        # In its YAML 1.2, 1e-05 is a number.
-        values = YAML(typ="safe", pure=True).load(text)
-    except Exception as error:
-        # Beside its own YAMLError it lets through whatever its constructors trip over: a
-        # ValueError at a month 13, an AttributeError at `!!timestamp x`, a RecursionError.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is not YAML: {reason}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold the sections {', '.join(Params.model_fields)}")
-    return values
 
 
 def _by_key(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:

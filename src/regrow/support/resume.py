@@ -8,11 +8,10 @@ goes when the output is written.
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from regrow.support.errors import UserError, file_fault
+from regrow.support.files import flush
 
 STATES = Path(".regrow")
 LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
@@ -105,21 +105,8 @@ def unfinished(
                 shutil.rmtree(stale)
     folder.mkdir(parents=True, exist_ok=True)
     yield Unfinished(folder, interval)
+    # The folder of all states stays: another stage may be about to make its own in it.
     shutil.rmtree(home)
-    with suppress(OSError):  # another stage's state is in it
-        STATES.rmdir()
-
-
-def flush(path: Path) -> None:
-    """Bring a file, or all files of a folder and their names, onto the disk."""
-    if path.is_dir():
-        for part in path.iterdir():
-            flush(part)
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -138,7 +125,7 @@ def _key(out: Path, inputs: Sequence[Path], settings: Sequence[object]) -> str:
         "settings": [
             value.model_dump() if isinstance(value, BaseModel) else value for value in settings
         ],
-        "code": _content(Path(__file__).parent),
+        "code": _content(Path(__file__).parents[1]),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
     return _sha256(json.dumps(described, sort_keys=True))[:32]
