@@ -2,7 +2,6 @@
 
 import ast
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,12 @@ from regrow.support.schema import Params
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
+PACKAGE = SOURCE / "regrow"
+ROOMS = (
+    *("support", "tasks", "plot", "model", "sources", "prune", "retrain", "distill", "evaluate"),
+    *("importance", "compare", "report", "plan", "device", "stages", "commands"),
+)
+"""Ground floor first."""
 
 
 @dataclass(frozen=True)
@@ -69,38 +74,46 @@ def read_stages(path: Path = ROOT / "dvc.yaml") -> dict[str, Stage]:
 # Code
 
 
-def imported_files(stage: str) -> set[str]:
-    """Files of this package that `python -m regrow STAGE` may import, also inside functions."""
+def closure(stage: str) -> set[str]:
+    """Files that a stage's own file may import, also inside functions, and itself."""
     found: set[Path] = set()
-    modules = ["regrow.__main__", f"regrow.stages.{stage}"]
-    while modules:
-        path = _file(modules.pop())
-        if path is not None and path not in found:
+    waiting = [PACKAGE / "stages" / f"{stage}.py"]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
             found.add(path)
-            modules += _imports(path)
+            waiting += imports(path)
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 
-def _file(module: str) -> Path | None:
-    path = SOURCE / f"{module.replace('.', '/')}.py"
-    return path if path.is_file() else None
-
-
-def _imports(path: Path) -> Iterator[str]:
+def imports(path: Path) -> list[Path]:
+    """Files of this package that a file imports; a package's own file holds no code."""
+    modules: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports are not followed"
-            yield str(node.module)
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            modules += [f"{node.module}.{alias.name}" for alias in node.names]
+            modules.append(str(node.module))
+    files = [SOURCE / f"{module.replace('.', '/')}.py" for module in dict.fromkeys(modules)]
+    return [file for file in files if file.is_file()]
+
+
+def room(path: Path) -> str:
+    """The room that a file of this package lies in."""
+    return path.relative_to(PACKAGE).parts[0]
 
 
 # Parameters
 
 
 def leaves(key: str = "") -> set[str]:
-    """The parameters that a key of params.yaml stands for: itself, or those of a whole section."""
+    """The parameters that a key of params.yaml stands for: itself, or those of a whole section.
+
+    `finetune.learning_rate.${item.score}` is one rate of the parameter `finetune.learning_rate`.
+    """
+    key = key.partition(".${")[0]
     section: Any = Params
     for part in key.split(".") if key else []:
         section = section.model_fields[part].annotation
@@ -115,7 +128,7 @@ def parameters_read(stage: str) -> set[str]:
     A section handed on as a whole counts as read as a whole. `params` itself may only be handed
     to functions of the same module.
     """
-    tree = ast.parse((SOURCE / "regrow" / "stages" / f"{stage}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / "stages" / f"{stage}.py").read_text(encoding="utf-8"))
     reader = _Reader({node.name for node in tree.body if isinstance(node, ast.FunctionDef)})
     reader.visit(tree)
     return reader.keys
