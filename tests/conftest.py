@@ -323,6 +323,9 @@ def new_study(
         shutil.copytree(
             ROOT / "src", study.root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg*")
         )
+        for name in ("data", "models"):
+            (study.root / name).mkdir()
+            shutil.copy(ROOT / name / "README.md", study.root / name)
         (study.root / ".dvc").mkdir()
         for name in ("config", ".gitignore"):
             shutil.copy(ROOT / ".dvc" / name, study.root / ".dvc")

@@ -17,6 +17,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from conftest import PARAMS
 from regrow.model.folders import save_model
 from regrow.support.files import write_json
 from regrow.support.resume import STATES, Unfinished, unfinished
@@ -30,7 +31,7 @@ ASKED = [
 ]
 ANSWERS = [place % len(question.choices) for place, question in enumerate(ASKED)]
 TRAINED = ("--questions", "data/train.jsonl")
-RUN = ("--train-size", str(len(ASKED)), "--seed", "0")
+RUN = ("--train-size", str(len(ASKED)), "--seed", "0", "--score", "l2", "--sparsity", "0.25")
 STAGES = {
     "teacher": ("--base", "base", *TRAINED, "--labels", "labels/train.jsonl", "--log", "out/log"),
     "finetune": (
@@ -62,11 +63,9 @@ def arguments(stage: str) -> list[str]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what every stage reads; each stage saves whenever it can."""
     folder = tmp_path_factory.mktemp("prepared")
-    training = {"batch_size": 2, "epochs": 1, "warmup": 0.1, "schedule": "linear"}
-    training |= {"weight_decay": 0.0, "max_grad_norm": 1.0}
-    write_params(folder, training=training, teacher={"training": training})
-    with (folder / "params.yaml").open("a", encoding="utf-8") as file:
-        file.write("resume: {interval: 0.0}\n")
+    training = PARAMS["training"] | {"batch_size": 2}
+    teacher = {"training": training}
+    write_params(folder, training=training, teacher=teacher, resume={"interval": 0.0})
     for name in ("train", "calibration", "test"):
         (folder / "data").mkdir(exist_ok=True)
         (folder / "labels").mkdir(exist_ok=True)
@@ -92,9 +91,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def small_batches(patch: pytest.MonkeyPatch) -> None:
     """Many batches, so that there are many points to be killed at."""
-    from regrow import scoring, teacher_logits
+    from regrow.distill import writer
+    from regrow.model import scoring
 
-    for function in (scoring.score_choices, teacher_logits.record):
+    for function in (scoring.score_choices, writer.record):
         defaults = [100 if isinstance(value, int) else value for value in function.__defaults__]
         patch.setattr(function, "__defaults__", tuple(defaults))
 
@@ -223,7 +223,7 @@ def test_a_changed_parameter_never_goes_on_from_a_stale_state(
 
 def set_rate(folder: Path) -> None:
     params: dict[str, Any] = yaml.safe_load((folder / "params.yaml").read_text("utf-8"))
-    params["finetune"]["learning_rate"] = 0.004
+    params["finetune"]["learning_rate"]["l2"] = 0.004
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 

@@ -20,9 +20,8 @@ import atheris
 
 with atheris.instrument_imports(include=["regrow"]):
     # Two that the readers import late.
-    import regrow.checkpoints
-    import regrow.teacher_logits  # noqa: F401
     from readers import READERS, accepts_or_refuses
+
 
 from mutations import mutate
 from seeds import CORPUS

@@ -1,0 +1,58 @@
+"""Draw the stages of dvc.yaml and what flows between them, as Mermaid."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regrow.support.errors import UserError
+from regrow.support.files import read_yaml, write_text
+
+BLOCK = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
+
+
+def main(
+    page: Annotated[
+        Path | None, typer.Option(help="a page of Markdown whose drawing to replace; else printed")
+    ] = None,
+) -> None:
+    """Draw one node a stage, whatever its matrix; arrows that follow from others are left out."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        arrows = [(_stage(source), _stage(end)) for end, source in repo.index.graph.edges]
+    drawn = mermaid(read_yaml(Path("dvc.yaml"), "run this in the project's root")["stages"], arrows)
+    if page is None:
+        print(drawn, end="")
+        return
+    text = page.read_text(encoding="utf-8")
+    if not BLOCK.search(text):
+        raise UserError(f"{page} holds no block ```mermaid to draw in; add an empty one")
+    write_text(page, BLOCK.sub(lambda _: drawn, text, count=1))
+
+
+def mermaid(stages: Mapping[str, Mapping[str, Any]], arrows: Sequence[tuple[str, str]]) -> str:
+    """The drawing.
+
+    Args:
+        stages: those of dvc.yaml, by name.
+        arrows: from the stage that writes a file to the one that reads it.
+    """
+    import networkx
+
+    lines = ["flowchart LR"]
+    for name, stage in stages.items():
+        axes = ", ".join(stage.get("matrix", {}))
+        lines.append(f'  {name}["{name}<br><small>{axes}</small>"]' if axes else f"  {name}")
+    graph = networkx.transitive_reduction(networkx.DiGraph(list(arrows)))
+    places = {name: place for place, name in enumerate(stages)}
+    for source, end in sorted(graph.edges, key=lambda arrow: tuple(places[one] for one in arrow)):
+        lines.append(f"  {source} --> {end}")
+    return "\n".join(lines) + "\n"
+
+
+def _stage(node: Any) -> str:
+    """A cell's stage in dvc.yaml: `prune` of `prune@l2-0.2`."""
+    return str(node.name).partition("@")[0]

@@ -1,0 +1,38 @@
+"""What others get of a repository: models as artifacts, folders that say what lies in them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Study
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("artifact", ["teacher", "distill"])
+def test_a_registered_artifact_is_got_from_another_folder(study: Study, tmp_path, artifact):
+    study.run(sys.executable, "-m", "gto", "register", artifact)
+    assert artifact in study.run(sys.executable, "-m", "gto", "show").stdout
+    elsewhere = Study(tmp_path / "elsewhere", study.environment)
+    elsewhere.root.mkdir()
+    elsewhere.dvc("artifacts", "get", str(study.root), artifact, "--out", "got")
+    assert files(elsewhere.root / "got") == files(study.root / "models" / artifact)
+
+
+def test_dvc_writes_no_gitignore_of_its_own(study: Study):
+    # One in data/predictions would be part of what `compare` depends on.
+    written = [path for name in ("data", "models") for path in (study.root / name).rglob(".git*")]
+    assert not written
+
+
+def test_a_clone_has_the_folders_that_results_lie_in(study: Study, tmp_path):
+    study.git("clone", "--quiet", ".", str(tmp_path / "clone"))
+    for name in ("data", "models"):
+        assert [path.name for path in (tmp_path / "clone" / name).iterdir()] == ["README.md"]
