@@ -15,6 +15,7 @@ def filled(name: str) -> str:
     files = [f"{method}.csv" for method in METHODS]
     points = [
         {"rev": rev, "filename": file, "field": "accuracy", "retention": "0.9", "train_size": "600"}
+        | {"score": "l2", "sparsity": "0.2"}
         | {"accuracy": "0.4", "accuracy_low": "0.3", "accuracy_high": "0.5"}
         for rev in ("HEAD", "workspace")
         for file in files
@@ -38,6 +39,11 @@ def test_every_anchor_is_filled_and_the_interval_columns_are_read() -> None:
     spec = filled("interval")
     assert "<DVC_METRIC" not in spec
     assert "datum['accuracy_low']" in spec and "datum['accuracy_high']" in spec
+
+
+def test_scores_are_told_apart() -> None:
+    panel = next(one for one in json.loads(filled("interval"))["transform"] if one["as"] == "panel")
+    assert panel["calculate"].startswith("datum.score + ', ' + datum.model")
 
 
 def test_every_method_has_a_name_and_the_colour_of_the_figures() -> None:
