@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from regrow.commands.doctor import verdict
-from regrow.support.environment import compare, describe, read
+from conftest import PARAMS
+from regrow.commands.doctor import bfloat16, verdict
+from regrow.support.environment import compare, describe, has_bfloat16_products, read
 from regrow.support.errors import UserError
 from regrow.support.schema import Compute
 from tiny_models import regrow, write_params
 
 ROOT = Path(__file__).parents[1]
+COMPUTE = Compute.model_validate(PARAMS["compute"])
 
 
 @pytest.fixture(autouse=True)
@@ -55,15 +58,42 @@ def test_what_other_bytes_come_from_is_named(
 
 
 def test_a_variable_that_changes_the_arithmetic_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = describe(Compute())
+    before = describe(COMPUTE)
     monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2")
-    (found,) = compare(describe(Compute()), before)
+    (found,) = compare(describe(COMPUTE), before)
     assert (found.name, found.here, found.there) == ("MKL_ENABLE_INSTRUCTIONS", "AVX2", "not set")
     assert not found.harmless
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 amx_tile", True),
+        ("flags\t\t: fpu amx_bf16", True),
+        ("Features\t: fp asimd bf16", True),
+        ("flags\t\t: fpu avx512f amx_tile", False),
+        ("", False),
+    ],
+)
+def test_bfloat16_products_are_the_processors_word(
+    line: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regrow.support.environment._cpuinfo", lambda: f"model name\t: one\n{line}")
+    assert has_bfloat16_products("cpu") is expected
+    assert ("has instructions" in bfloat16("cpu")) is expected
+    there = {**PARAMS["compute"], "mixed_precision": "bfloat16"}
+    described = describe(Compute.model_validate(there))
+    assert (described["bfloat16 products"] == "none") is not expected
+    assert "bfloat16 products" not in describe(COMPUTE)
+
+
+def test_bfloat16_products_here_are_what_torch_says() -> None:
+    expected = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert has_bfloat16_products("cpu") == expected
+
+
 def test_another_python_is_harmless(tmp_path: Path) -> None:
-    here = describe(Compute())
+    here = describe(COMPUTE)
     differences = compare(here, {**here, "Python": "3.99"})
     assert [found.harmless for found in differences] == [True]
     assert "very bytes" in verdict(differences, tmp_path / "none.json")
@@ -77,7 +107,7 @@ def test_the_tolerance_is_the_one_measured(tmp_path: Path) -> None:
     }
     path = tmp_path / "portability.json"
     path.write_text(json.dumps(measured), encoding="utf-8")
-    here = describe(Compute())
+    here = describe(COMPUTE)
     said = verdict(compare(here, {**here, "threads": "9"}), path)
     for part in ("123 test questions (few instructions)", "0.2 points", "1.8", "2.5"):
         assert part in said

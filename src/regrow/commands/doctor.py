@@ -10,16 +10,23 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from regrow.support.environment import Difference, compare, describe, read
+from regrow.support.environment import (
+    Difference,
+    bfloat16_instructions,
+    compare,
+    describe,
+    has_bfloat16_products,
+    read,
+)
 from regrow.support.files import write_json
 from regrow.support.params import read_params
 from regrow.support.schema import Params
 
 PORTABILITY = Path("benchmarks/portability.json")
 FIXED = (
-    "Fixed by every stage that runs a model (src/regrow/runtime.py), whatever the machine: the "
-    "number of threads, torch's deterministic algorithms, every seed. Not fixed, for no program "
-    "can: the vector instructions that torch, MKL and oneDNN choose by processor."
+    "Fixed by every stage that runs a model (src/regrow/model/runtime.py), whatever the machine: "
+    "the number of threads, torch's deterministic algorithms, every seed. Not fixed, for no "
+    "program can: the vector instructions that torch, MKL and oneDNN choose by processor."
 )
 
 
@@ -42,7 +49,19 @@ def main(
     console.print(_table(here, there, results))
     console.print(FIXED)
     console.print(f"Seeds, each the start of streams of its own: {_seeds(params)}.")
+    console.print(bfloat16(params.compute.device))
     console.print(verdict(compare(here, there), PORTABILITY), style="bold")
+
+
+def bfloat16(device: str) -> str:
+    """Whether `compute.mixed_precision: bfloat16` is quick here."""
+    if not has_bfloat16_products(device):
+        return (
+            f"No instructions for bfloat16 products on {device}: leave compute.mixed_precision "
+            "null, for without them such a product is a hundred times slower."
+        )
+    found = "" if device.startswith("cuda") else f" ({', '.join(bfloat16_instructions())})"
+    return f"bfloat16 products: {device} has instructions for them{found}."
 
 
 def verdict(differences: Sequence[Difference], portability: Path) -> str:

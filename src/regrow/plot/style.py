@@ -1,12 +1,14 @@
 """Figures, the same to the byte for the same numbers, whatever the reader's matplotlib settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.typing import LineStyleType
 
@@ -68,6 +70,70 @@ def save(figure: Figure, stem: Path) -> list[Path]:
             with replacing(path) as beside:
                 figure.savefig(beside, format=path.suffix[1:], dpi=DPI, metadata=metadata)
     return paths
+
+
+def panels(
+    widths: Sequence[float],
+    heights: Sequence[float],
+    note: str = "",
+    *,
+    left: float = 0.75,
+    top: float = 0.7,
+    across: float = 0.3,
+    down: float = 0.45,
+    **shared: Any,
+) -> tuple[Figure, Any]:
+    """A grid of panels, a legend's room above them and a note below.
+
+    Args:
+        widths, heights: of each column and of each row, in inches, as all lengths here.
+        note: what the figure's foot says, in lines.
+        left, top: what is left free beside and above the panels.
+        across, down: gaps between them.
+        shared: `sharex` and `sharey`, as `Figure.subplots` takes them.
+
+    Returns:
+        The figure and its axes, [rows, columns].
+    """
+    bottom = 0.55 + 0.165 * len(note.splitlines())
+    inner = sum(widths) + across * (len(widths) - 1)
+    width = max(left + inner + 0.2, 6.0)  # the legend and the note are as wide
+    height = top + sum(heights) + down * (len(heights) - 1) + bottom
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(
+        len(heights),
+        len(widths),
+        squeeze=False,
+        width_ratios=widths,
+        height_ratios=heights,
+        gridspec_kw={
+            "left": left / width,
+            "right": (left + inner) / width,
+            "top": 1 - top / height,
+            "bottom": bottom / height,
+            "wspace": across * len(widths) / sum(widths),
+            "hspace": down * len(heights) / sum(heights),
+        },
+        **shared,
+    )
+    for axes in grid.flat:
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    figure.text(0.1 / width, 0.08 / height, note, va="bottom", fontsize=7.5)
+    return figure, grid
+
+
+def legend(figure: Figure, handles: Sequence[Artist]) -> None:
+    """One line of names at the head of a figure."""
+    figure.legend(
+        handles=handles,
+        loc="upper left",
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        handlelength=2.4,
+        columnspacing=1.4,
+    )
 
 
 def spread(wanted: dict[str, float], gap: float) -> dict[str, float]:

@@ -69,6 +69,8 @@ def describe(compute: Compute) -> dict[str, str]:
             torch.cuda.get_device_name(compute.device) if torch.cuda.is_available() else "none"
         )
         described["CUDA"] = str(torch.version.cuda)
+    if "bfloat16" in (compute.dtype, compute.mixed_precision):
+        described["bfloat16 products"] = ", ".join(bfloat16_instructions()) or "none"
     described |= {
         name: torch.__version__ if name == "torch" else version(name) for name in LIBRARIES
     }
@@ -103,13 +105,38 @@ def read(path: Path) -> dict[str, str]:
     )
 
 
+def has_bfloat16_products(device: str) -> bool:
+    """Whether the device multiplies bfloat16 matrices itself, as `compute.mixed_precision` wants.
+
+    Without such instructions they are computed all the same, a hundred times slower on a CPU.
+
+    Args:
+        device: as in `compute.device`.
+    """
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(bfloat16_instructions())
+
+
+def bfloat16_instructions() -> list[str]:
+    """Those of the processor that multiply bfloat16 matrices, by their names in Linux."""
+    flags = _found(_cpuinfo(), r"(?:flags|Features)\s*:\s*(.+)", "{}").split()
+    return [name for name in ("avx512_bf16", "amx_bf16", "bf16") if name in flags]  # last: Arm's
+
+
 def _processor() -> str:
     """The processor's name; what Linux knows says more than Python does."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        text = ""
+    text = _cpuinfo()
     return _found(text, r"model name\s*:\s*(.+)", "{}") if text else platform.processor()
+
+
+def _cpuinfo() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def _found(text: str, pattern: str, form: str) -> str:
