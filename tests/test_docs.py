@@ -17,7 +17,7 @@ from regrow.support.schema import Params
 
 ROOT = Path(__file__).parent.parent
 OPTIONS = ("--metrics", "metrics/comparison.json", "--plots", "plots")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def keys(section: type[BaseModel], prefix: str = "") -> list[str]:

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -150,3 +152,27 @@ def test_the_command_names_what_the_stage_reads_and_writes(stage):
 def test_no_stage_of_distillation_depends_on_labels():
     for stage in ("fetch", "teacher_logits", "prune", "distill"):
         assert not [path for path in STAGES[stage].deps if "labels" in path], stage
+
+
+# The drawing
+
+
+def graph(*options):
+    command = [sys.executable, "-m", "regrow", "graph", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_graph_in_the_docs_is_that_of_dvc_yaml():
+    done = graph()
+    assert done.returncode == 0, done.stderr
+    assert set(STAGES) <= set(re.findall(r"^  (\w+)", done.stdout, re.MULTILINE))
+    page = (ROOT / "docs" / "design.md").read_text("utf-8")
+    assert f"```mermaid\n{done.stdout}```\n" in page, "run `regrow graph --page docs/design.md`"
+
+
+def test_a_page_without_a_drawing_is_left_as_it_is(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("Nothing.\n", "utf-8")
+    done = graph("--page", str(page))
+    assert done.returncode == 1 and "holds no block ```mermaid" in done.stderr
+    assert page.read_text("utf-8") == "Nothing.\n"
