@@ -209,7 +209,17 @@ def ours(settings: dict[str, Any]) -> Prepared:
         state = Unfinished(folder / f"state-{number}", math.inf)
         state.folder.mkdir()
         log = folder / f"log-{number}"
-        train(model, replace(task, loss=loss), order, RATE, params.training, 0, log, state)
+        train(
+            model,
+            replace(task, loss=loss),
+            order,
+            RATE,
+            params.training,
+            params.compute,
+            0,
+            log,
+            state,
+        )
         first, last = counted(len(marks))
         passed = marks[last] - marks[first] if last > first else time.perf_counter() - recorded
         # A backward pass is two forward passes.

@@ -21,21 +21,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from conftest import PARAMS
 from regrow.distill.divergence import distillation_task
 from regrow.distill.reader import Record
 from regrow.distill.writer import record
 from regrow.model.folders import save_model
 from regrow.model.forward import output_layer, row_logits
 from regrow.model.trees import build_trees, flat_rows, pack
-from regrow.prune.scores import random_importance
+from regrow.prune.scores import SCORES, Neurons
 from regrow.retrain.cross_entropy import finetuning_task
 from regrow.retrain.order import question_order
-from regrow.retrain.trainer import Task, collate, train
+from regrow.retrain.trainer import Task, summed_loss, train
 from regrow.stages import distill
 from regrow.support.errors import UserError
 from regrow.support.params import read_params
-from regrow.support.resume import Unfinished
-from regrow.support.schema import Positions, Training
+from regrow.support.resume import STATES, Unfinished
+from regrow.support.schema import Compute, Positions, Training
 from regrow.tasks.questions import Question, write_labels, write_questions
 from tiny_models import (
     QUESTIONS,
@@ -58,8 +59,16 @@ IDS = [question.id for question in ASKED]
 ANSWERS = [number % len(question.choices) for number, question in enumerate(ASKED)]
 TREES = build_trees(tiny_tokenizer(), ASKED, "cloze")
 SETTINGS = Training(
-    batch_size=4, epochs=1, warmup=0.25, schedule="linear", weight_decay=0.0, max_grad_norm=1.0
+    batch_size=4,
+    epochs=1,
+    steps=None,
+    warmup=0.25,
+    schedule="linear",
+    weight_decay=0.0,
+    max_grad_norm=1.0,
 )
+
+COMPUTE = Compute(**PARAMS["compute"])
 
 
 @cache
@@ -135,9 +144,7 @@ def plain_kl(
 
 def task_loss(model: Any, task: Task, places: Sequence[int]) -> torch.Tensor:
     """The loss that the trainer computes for a batch."""
-    inputs = collate(task, places)
-    logits = row_logits(model, inputs["batch"], inputs["rows"])
-    return task.loss(logits, inputs["places"]) / len(inputs["rows"])
+    return summed_loss(model, task, places) / task.rows(places)
 
 
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -178,7 +185,7 @@ def test_kl_and_its_gradient_equal_those_of_separate_sequences(
 ) -> None:
     model = student(torch.float64)
     places = [3, 0, 6, 2]
-    task = distillation_task(TREES, IDS, recorded(positions), temperature)
+    task = distillation_task(TREES, IDS, recorded(positions), temperature, "forward_kl")
     expected = plain_kl(model, places, recorded(positions), temperature)
     assert_same_gradients(model, task_loss(model, task, places), expected, 1e-6)
 
@@ -261,7 +268,7 @@ def trained(
     if order is None:
         order = question_order(len(ASKED), len(ASKED), settings.epochs, 0)
     state = Unfinished(log.parent / "state", math.inf)
-    train(copy, task, order, learning_rate, settings, 0, log, state)
+    train(copy, task, order, learning_rate, settings, COMPUTE, 0, log, state)
     return copy
 
 
@@ -282,7 +289,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def tasks(recorded: Any) -> dict[str, Task]:
     return {
         "finetune": finetuning_task(TREES, ANSWERS, "answer"),
-        "distill": distillation_task(TREES, IDS, recorded("answer"), 1.0),
+        "distill": distillation_task(TREES, IDS, recorded("answer"), 1.0, "forward_kl"),
     }
 
 
@@ -457,7 +464,20 @@ def retrain(monkeypatch: Any, folder: Path, stage: str, out: str) -> str | int:
         monkeypatch,
         folder,
         *(stage, "--pruned", "pruned", "--questions", "questions.jsonl", *OWN[stage]),
-        *("--train-size", 8, "--seed", 0, "--out", f"{out}/model", "--log", f"{out}/log"),
+        *(
+            "--score",
+            "l2",
+            "--sparsity",
+            0.25,
+            "--train-size",
+            8,
+            "--seed",
+            0,
+            "--out",
+            f"{out}/model",
+            "--log",
+            f"{out}/log",
+        ),
     )
 
 
@@ -537,14 +557,15 @@ def test_training_leaves_no_temporary_files(
     before = set(workplace.iterdir())
     assert retrain(monkeypatch, workplace, stage, "out") == 0
     assert not any(temporary.iterdir())
-    assert set(workplace.iterdir()) - before == {workplace / "out"}
+    assert set(workplace.iterdir()) - before == {workplace / "out", workplace / STATES}
+    assert not any((workplace / STATES).iterdir())
     assert {path.name for path in (workplace / "out").iterdir()} == {"model", "log"}
 
 
 def test_order_and_random_importance_are_streams_of_their_own() -> None:
     mlp = SimpleNamespace(gate_proj=SimpleNamespace(out_features=500))
     for seed, number in itertools.product((0, 1), (0, 1)):
-        scores = random_importance(mlp, seed, number).numpy()
+        scores = SCORES["random"](Neurons(mlp, number, seed, dict)).numpy()
         order = question_order(500, 500, number + 1, seed)[-500:]
         plain = np.random.default_rng(seed).permutation(500)
         assert abs(np.corrcoef(scores, order)[0, 1]) < 0.2

@@ -48,6 +48,7 @@ def main() -> None:
 
     import typer
 
+    from regrow.support import ranks
     from regrow.support.params import check_unchanged
 
     stage = importlib.import_module(f"regrow.{room}.{name}")
@@ -57,17 +58,16 @@ def main() -> None:
     def run(*given: Any, **named: Any) -> None:
         stage.main(*given, **named)
         check_unchanged()
+        ranks.leave()
 
     app.command()(run)
     try:
         app(args=sys.argv[2:], prog_name=f"python -m regrow {name}")
     except UserError as error:
-        sys.exit(f"regrow {name}: {error}")
+        ranks.fail(f"regrow {name}: {error}")
     except Exception as error:
-        said = memory_fault(error, name) or file_fault(error)
-        if said is None:
-            raise
-        sys.exit(f"regrow {name}: {said}")
+        said = ranks.loss(error) or memory_fault(error, name) or file_fault(error)
+        ranks.fail(f"regrow {name}: {said}" if said else error)
 
 
 if __name__ == "__main__":

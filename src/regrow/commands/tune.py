@@ -12,16 +12,14 @@ from regrow.distill.divergence import distillation_task
 from regrow.distill.reader import open_record
 from regrow.evaluate.accuracy import summary
 from regrow.evaluate.predict import predict, read_part
-from regrow.model.folders import load_model, load_tokenizer
-from regrow.model.runtime import fix_runtime
-from regrow.model.trees import build_trees
+from regrow.model.setup import open_model, read_trees
 from regrow.retrain.cross_entropy import finetuning_task
-from regrow.retrain.order import question_order
+from regrow.retrain.order import training_order
 from regrow.retrain.trainer import train
 from regrow.support.files import write_json
 from regrow.support.params import read_params
 from regrow.support.resume import Unfinished
-from regrow.tasks.questions import read_labels, read_questions
+from regrow.tasks.questions import read_labels
 
 
 class Loss(StrEnum):
@@ -48,11 +46,8 @@ def main(
 ) -> None:
     """Retrain a pruned model at one learning rate and score it on the calibration split only."""
     params = read_params()
-    fix_runtime(params.compute, seed)
-    model = load_model(pruned, params.compute.dtype, params.compute.device)
-    tokenizer = load_tokenizer(pruned)
-    asked = read_questions(questions / "train.jsonl")
-    trees = build_trees(tokenizer, asked, params.prompt.format)
+    model, tokenizer = open_model(pruned, params.compute, seed)
+    asked, trees = read_trees(questions / "train.jsonl", tokenizer, params.prompt.format)
     if loss is Loss.FINETUNE:
         answers = read_labels(labels / "train.jsonl", asked)
         task = finetuning_task(trees, answers, params.finetune.positions)
@@ -62,11 +57,11 @@ def main(
         task = distillation_task(
             trees, ids, record, params.distill.temperature, params.distill.divergence
         )
-    order = question_order(len(asked), train_size, params.training.epochs, seed)
+    order = training_order(len(asked), train_size, params.training, seed)
     # A try is not worth a state of its own; it starts anew.
     with TemporaryDirectory() as scratch:
         state = Unfinished(Path(scratch), math.inf)
-        train(model, task, order, learning_rate, params.training, seed, log, state)
+        train(model, task, order, learning_rate, params.training, params.compute, seed, log, state)
     held_out = read_part(questions, labels, "calibration")
     found = predict(model, tokenizer, [held_out], params.prompt.format)
     write_json(metrics, summary(found))

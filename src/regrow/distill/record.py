@@ -124,5 +124,7 @@ def hash_of_matrix(linear: Any) -> str:
             "this model's output layer has a bias, of which no whole record is made; set "
             "teacher_logits.top_k to a number"
         )
-    matrix = as_stored(linear.weight.detach())
+    weight = linear.weight.detach()
+    # Under FSDP2 each rank holds some of its rows.
+    matrix = as_stored(weight.full_tensor() if hasattr(weight, "full_tensor") else weight)
     return hashlib.sha256(np.ascontiguousarray(matrix).data).hexdigest()

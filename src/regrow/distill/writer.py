@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,18 @@ import numpy.typing as npt
 import torch
 
 from regrow.distill.record import Column, Layout, as_stored, hash_of_matrix
-from regrow.model.forward import output_layer, row_states
-from regrow.model.scoring import branch_log_probs, row_parts
+from regrow.model.forward import read_rows
+from regrow.model.scoring import branch_log_probs, rounds, row_parts
 from regrow.model.trees import Positions, Tree, by_tokens, flat_rows, pack
+from regrow.support import ranks
 from regrow.support.errors import UserError
 from regrow.support.files import flush, replacing, write_json
 from regrow.support.resume import Unfinished
 
 BATCH_TOKENS = 1024
 Mapped = np.memmap[Any, Any]
+# Of a batch: each tree's rows of every column, and its choices' scores.
+Found = tuple[list[dict[str, npt.NDArray[Any]]], list[list[float]]]
 Done = tuple[list[list[float]], str]  # a batch's scores, and a hash of its rows
 
 
@@ -77,6 +80,38 @@ def record(
     batches = by_tokens(trees, batch_tokens)
     spans = [slice(*offsets[place : place + 2].tolist()) for place in range(len(trees))]
     folder = state.folder / "record"
+    done: list[Done] = ranks.told(
+        _begin(folder, layout, ids, offsets, batches, spans, state) if ranks.first() else None
+    )
+    for dealt in rounds(len(done), len(batches)):
+        mine = [trees[index] for index in batches[dealt[ranks.rank()]]]
+        found = ranks.gathered(_distributions(model, mine, layout))
+        if not ranks.first():
+            done += [(scored, "") for _, scored in found[: len(set(dealt))]]
+            continue
+        kept = dict(zip(dict.fromkeys(dealt), found, strict=False))
+        _keep(folder, layout, batches, spans, kept, done, state)
+    if ranks.first():
+        with replacing(out) as beside:
+            flush(folder)
+            shutil.move(folder, beside)
+    scores: list[list[float]] = [[] for _ in trees]
+    for members, (scored, _) in zip(batches, done, strict=True):
+        for index, score in zip(members, scored, strict=True):
+            scores[index] = score
+    return scores
+
+
+def _begin(
+    folder: Path,
+    layout: Layout,
+    ids: Sequence[str],
+    offsets: npt.NDArray[Any],
+    batches: Sequence[Sequence[int]],
+    spans: Sequence[slice],
+    state: Unfinished,
+) -> list[Done]:
+    """What an interrupted run recorded, or a new record with nothing in it."""
     # Without its folder the record is either not begun or just moved to where it belongs.
     done: list[Done] = (folder.is_dir() and state.read()) or []
     if done and not _is_as_saved(folder, layout, batches, spans, done):
@@ -93,26 +128,30 @@ def record(
             beside.mkdir()
             _describe(beside, layout, ids, offsets)
             _create(beside, layout)
-    for members in batches[len(done) :]:
-        # Opened anew, for all that a mapping was ever used for counts as memory in use.
-        columns = _open(folder, layout)
-        found, scored = _distributions(model, [trees[index] for index in members], layout)
-        for index, values in zip(members, found, strict=True):
+    return done
+
+
+def _keep(
+    folder: Path,
+    layout: Layout,
+    batches: Sequence[Sequence[int]],
+    spans: Sequence[slice],
+    found: Mapping[int, Found],
+    done: list[Done],
+    state: Unfinished,
+) -> None:
+    """Write what was found of some batches, and add them to those that are done."""
+    # Opened anew, for all that a mapping was ever used for counts as memory in use.
+    columns = _open(folder, layout)
+    for place, (values, scored) in found.items():
+        for index, rows in zip(batches[place], values, strict=True):
             for name, column in columns.items():
-                column[spans[index]] = values[name]
-        done.append((scored, _digest(columns, members, spans)))
-        if state.due():
-            for column in columns.values():
-                column.flush()
-            state.write(done)
-    flush(folder)
-    with replacing(out) as beside:
-        shutil.move(folder, beside)
-    scores: list[list[float]] = [[] for _ in trees]
-    for members, (scored, _) in zip(batches, done, strict=True):
-        for index, score in zip(members, scored, strict=True):
-            scores[index] = score
-    return scores
+                column[spans[index]] = rows[name]
+        done.append((scored, _digest(columns, batches[place], spans)))
+    if state.due():
+        for column in columns.values():
+            column.flush()
+        state.write(done)
 
 
 def _describe(folder: Path, layout: Layout, ids: Sequence[str], offsets: npt.NDArray[Any]) -> None:
@@ -178,14 +217,12 @@ def _is_as_saved(
 
 
 @torch.inference_mode()
-def _distributions(
-    model: Any, trees: Sequence[Tree], layout: Layout
-) -> tuple[list[dict[str, npt.NDArray[Any]]], list[list[float]]]:
+def _distributions(model: Any, trees: Sequence[Tree], layout: Layout) -> Found:
     """For each tree, its rows of every column, and the log-probability of each branch."""
     batch = pack(trees)
     rows = flat_rows(batch, trees, layout.positions)
-    states = row_states(model, batch, rows)
-    logits = output_layer(model)(states).float()
+    states, logits = read_rows(model, batch, rows, lambda states, output: (states, output(states)))
+    states, logits = states.to(model.dtype), logits.float()
     found: dict[str, npt.NDArray[Any]] = {
         "nodes": batch.input_ids.reshape(-1)[rows].numpy().astype(np.int32)
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from regrow.support import ranks
 from regrow.support.errors import UserError, memory_fault
 from regrow.support.files import replacing
 
@@ -88,13 +89,14 @@ def check_size(config: Any, tensors: int, size: int) -> None:
         )
 
 
-def load_model(folder: Path, dtype: str, device: str) -> Any:
+def load_model(folder: Path, dtype: str, device: str, shards: Any = None) -> Any:
     """The causal language model in `folder`, in evaluation mode.
 
     Args:
         folder: a model folder.
         dtype: a torch dtype by name, as `float32`.
         device: a torch device, as `cpu` or `cuda:0`.
+        shards: a `DistributedConfig` of transformers, by which each rank reads its part.
 
     Raises:
         UserError: the folder holds no model that transformers can load, or lacks weights.
@@ -119,6 +121,7 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **({} if shards is None else {"distributed_config": shards}),
         )
     except Exception as error:  # transformers raises whatever it trips over in a configuration
         if memory_fault(error):
@@ -129,7 +132,7 @@ def load_model(folder: Path, dtype: str, device: str) -> Any:
     model, loading = loaded
     check_missing(loading, folder)
     try:
-        return model.to(device).eval()
+        return (model.to(device) if shards is None else model).eval()
     except (AssertionError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"compute.device is {device!r}, where the model cannot be put: {one_line(error)}"
@@ -168,10 +171,28 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def save_model(model: Any, tokenizer: Any, out: Path) -> None:
-    """Write a model folder at `out` that `from_pretrained` loads with no code of this project."""
+    """Write a model folder at `out` that `from_pretrained` loads with no code of this project.
+
+    Every rank calls it, for a sharded model is gathered; the first writes.
+    """
+    whole = _whole(model) if getattr(model.config, "distributed_config", None) else None
+    if not ranks.first():
+        return
     with replacing(out) as beside:
-        model.save_pretrained(beside)
+        model.save_pretrained(beside, state_dict=whole)
         tokenizer.save_pretrained(beside)
+
+
+def _whole(model: Any) -> dict[str, Any]:
+    """The weights of a sharded model, as they are where it is not; on the first rank only."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, Any] = get_model_state_dict(model, options=options)
+    for name in model.all_tied_weights_keys:
+        weights.pop(name, None)
+    model.config.distributed_config = None  # says how it was held, and would be written
+    return weights
 
 
 def count_parameters(model: Any) -> int:

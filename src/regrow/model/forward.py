@@ -4,11 +4,15 @@ The output matrix is the largest of a small model: for SmolLM2-135M it has 28 of
 parameters, and most positions of a context are never read.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import MethodType
+from typing import Any, TypeVar
 
 import torch
+from torch.nn import functional as F
 
+from regrow.model.runtime import products
 from regrow.model.trees import Batch
 from regrow.support.errors import UserError
 
@@ -27,7 +31,8 @@ class OutputLayer:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Logits [n, vocabulary] of states [n, hidden], as transformers computes them."""
-        logits: torch.Tensor = self.linear(states)
+        # Not by a call of the module, which FSDP2 would take for another forward of the model.
+        logits = F.linear(states, self.linear.weight, self.linear.bias)
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
 
@@ -37,36 +42,69 @@ def output_layer(model: Any) -> OutputLayer:
     return OutputLayer(model.get_output_embeddings(), cap)
 
 
+T = TypeVar("T")
+Read = Callable[[torch.Tensor, OutputLayer], T]
+"""From last hidden states [n, hidden] and what makes logits of them to what is wanted."""
+
+
 def row_logits(model: Any, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
-    """Logits at `rows`, [n, vocabulary] in the model's dtype; see `row_states`."""
-    return output_layer(model)(row_states(model, batch, rows))
+    """Logits at `rows`, [n, vocabulary] in the model's dtype; see `read_rows`."""
+    return read_rows(model, batch, rows, lambda states, output: output(states))
 
 
-def row_states(model: Any, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
-    """Last hidden states at `rows`, behind the model's last norm.
+def read_rows(model: Any, batch: Batch, rows: torch.Tensor, read: Read[T]) -> T:
+    """`read` of the last hidden states at `rows`, behind the model's last norm.
+
+    All of it happens in one call of the model, in which DDP and FSDP2 have what they gather.
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal language model of transformers, or DDP's wrapper of one.
         batch: packed trees, of `rows * length` positions.
         rows: [n] int64, positions in the flattened batch.
-
-    Returns:
-        [n, hidden], in the model's dtype.
+        read: takes the states [n, hidden], in the model's dtype, and its output layer.
 
     Raises:
         UserError: a tree is longer than the model's sliding window, or of another tokenizer.
     """
-    device = model.device
-    check_tokens(int(batch.input_ids.max()), model.get_input_embeddings().weight.shape[0])
-    _check_window(model.config, int(batch.position_ids.max()) + 1)
-    states = model.base_model(
-        input_ids=batch.input_ids.to(device),
-        position_ids=batch.position_ids.to(device),
-        attention_mask=_mask(model, batch.attention_mask.to(device)),
-        use_cache=False,
-    ).last_hidden_state
-    selected: torch.Tensor = states.reshape(-1, states.shape[-1])[rows.to(device)]
-    return selected
+    inner = getattr(model, "module", model)
+    if "forward" not in vars(inner):
+        _bind(inner)
+    device = inner.device
+    check_tokens(int(batch.input_ids.max()), inner.get_input_embeddings().weight.shape[0])
+    _check_window(inner.config, int(batch.position_ids.max()) + 1)
+    with products(device.type):
+        found: T = model(
+            input_ids=batch.input_ids.to(device),
+            position_ids=batch.position_ids.to(device),
+            attention_mask=_mask(inner, batch.attention_mask.to(device)),
+            rows=rows.to(device),
+            read=read,
+        )
+    return found
+
+
+def _bind(model: Any) -> None:
+    """Give a model and its output layer a forward that takes `read`; without it, it is as before.
+
+    The output layer is called once too, for FSDP2 gathers its matrix in that call.
+    """
+    model.forward = MethodType(_forward, model)
+    head = model.get_output_embeddings()
+    head.forward = MethodType(_head, head)
+
+
+def _forward(self: Any, *given: Any, read: Any = None, rows: Any = None, **named: Any) -> Any:
+    if read is None:
+        return type(self).forward(self, *given, **named)
+    states = self.base_model(**named, use_cache=False).last_hidden_state
+    cap = output_layer(self).cap
+    return self.get_output_embeddings()(states.reshape(-1, states.shape[-1])[rows], read, cap)
+
+
+def _head(self: Any, states: Any, read: Any = None, cap: Any = None) -> Any:
+    return (
+        type(self).forward(self, states) if read is None else read(states, OutputLayer(self, cap))
+    )
 
 
 def check_tokens(largest: int, vocabulary: int) -> None:

@@ -4,16 +4,26 @@ import ctypes
 import os
 import random
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
+from regrow.support import ranks
 from regrow.support.schema import Compute
+
+_runtime: dict[str, torch.dtype] = {}
+
+
+def products(device_type: str) -> AbstractContextManager[Any]:
+    """In what a forward runs: matrix products in `compute.mixed_precision`, where it is set."""
+    products = _runtime.get("products")
+    return nullcontext() if products is None else torch.autocast(device_type, products)
 
 
 def fix_runtime(compute: Compute, seed: int) -> None:
-    """Make this process repeatable; call before any model is loaded.
+    """Make this process repeatable and one of its stage's ranks; before any model is loaded.
 
     - threads: sums are split by thread, so another number of threads rounds otherwise;
     - deterministic algorithms: torch picks kernels whose result does not hang on timing, or says
@@ -22,7 +32,12 @@ def fix_runtime(compute: Compute, seed: int) -> None:
       never wrote; this one does not;
     - seeds: nothing here should draw from global generators, but a model with dropout does.
     """
-    _keep_freed_memory()
+    ranks.join(compute)
+    if not compute.shard:  # gathered weights come and go: kept blocks of them double the peak
+        _keep_freed_memory()
+    # Under FSDP2 the type of products is part of how the model is sharded.
+    mixed = compute.mixed_precision is not None and not compute.shard
+    _runtime.update({"products": torch.bfloat16} if mixed else {})
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(True)

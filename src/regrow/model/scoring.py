@@ -1,6 +1,6 @@
 """The log-probability of each choice of a question."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 
 from regrow.model.forward import check_tokens, row_logits
 from regrow.model.trees import Positions, Tree, by_tokens, flat_rows, pack
+from regrow.support import ranks
 from regrow.support.resume import Unfinished
 
 # Enough tokens for matrix products to run at full speed; more only takes memory.
@@ -36,20 +37,34 @@ def score_choices(
         One list a tree, one number a branch, in the order given.
     """
     batches = by_tokens(trees, batch_tokens)
-    done: list[list[list[float]]] = (state.read() if state else None) or []
-    if done:
+    kept = state.read() if state and ranks.first() else None
+    done: list[list[list[float]]] = ranks.told(kept) or []
+    if done and ranks.first():
         print(
             f"An interrupted run goes on behind {len(done)} of {len(batches)} batches.", flush=True
         )
-    for members in batches[len(done) :]:
-        done.append(_score_batch(model, [trees[index] for index in members]))
-        if state and state.due():
+    for dealt in rounds(len(done), len(batches)):
+        members = batches[dealt[ranks.rank()]]
+        found = ranks.gathered(_score_batch(model, [trees[index] for index in members]))
+        done += found[: len(set(dealt))]
+        if state and ranks.first() and state.due():
             state.write(done)
     scores: list[list[float]] = [[] for _ in trees]
     for members, found in zip(batches, done, strict=True):
         for index, score in zip(members, found, strict=True):
             scores[index] = score
     return scores
+
+
+def rounds(start: int, stop: int) -> Iterator[list[int]]:
+    """Deal out whole batches, so that each is run as by one process: a batch for every rank.
+
+    A sharded model needs all ranks each time, so the last round is filled with its first batch,
+    of which one result is kept.
+    """
+    for first in range(start, stop, ranks.world()):
+        every = range(first, first + ranks.world())
+        yield [place if place < stop else first for place in every]
 
 
 @torch.inference_mode()

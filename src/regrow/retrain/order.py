@@ -3,6 +3,15 @@
 import numpy as np
 
 from regrow.support.errors import UserError
+from regrow.support.schema import Training
+
+
+def training_order(questions: int, train_size: int, settings: Training, seed: int) -> list[int]:
+    """As `question_order`, for so many epochs or steps as a training has."""
+    if settings.steps is None:
+        return question_order(questions, train_size, settings.epochs, seed)
+    read = settings.steps * settings.batch_size
+    return question_order(questions, train_size, -(-read // train_size), seed)[:read]
 
 
 def question_order(questions: int, train_size: int, epochs: int, seed: int) -> list[int]:

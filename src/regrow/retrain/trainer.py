@@ -1,13 +1,15 @@
-"""The trainer that both losses share.
+"""The loop that both losses share, on one process or many.
 
-Fine-tuning and distillation differ in the `Task` they are given, and in nothing else: the trainer,
-the questions, their order, the batches, the steps and the schedule are the same.
+Fine-tuning and distillation differ in the `Task` they are given, and in nothing else: the loop,
+the questions, their order, the batches, the steps and the schedule are the same. So are they for
+any number of ranks: the batch of a step is the study's, however it is cut into ranks and
+micro-batches.
 """
 
-import json
 import logging
-import shutil
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 from dvclive.live import Live
-from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.nn.parallel import DistributedDataParallel
 
-from regrow.model.forward import row_logits
-from regrow.model.trees import Batch, Positions, Tree, flat_rows, pack
-from regrow.support.errors import UserError, file_fault
-from regrow.support.files import flush
-from regrow.support.resume import Unfinished, fingerprints
-from regrow.support.schema import Training
+from regrow.model.forward import OutputLayer, read_rows
+from regrow.model.trees import Positions, Tree, flat_rows, pack
+from regrow.retrain.checkpoint import Logged, load_checkpoint, save_checkpoint
+from regrow.support import ranks
+from regrow.support.errors import UserError
+from regrow.support.resume import Unfinished
+from regrow.support.schema import Compute, Training
 
-# The file that a checkpoint gets when all others are on the disk; it holds their hashes.
-WHOLE = "whole"
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+METRICS = ("loss", "grad_norm", "learning_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,10 @@ class Task:
     positions: Positions
     loss: Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
+    def rows(self, places: Sequence[int]) -> int:
+        """How many rows the loss of some questions reads."""
+        return sum(len(self.trees[place].rows(self.positions)) for place in places)
+
 
 def train(
     model: Any,
@@ -52,6 +56,7 @@ def train(
     order: Sequence[int],
     learning_rate: float,
     settings: Training,
+    compute: Compute,
     seed: int,
     log: Path,
     state: Unfinished,
@@ -59,199 +64,154 @@ def train(
     """Train `model` in place, from where an interrupted training of the same state stopped.
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal language model of transformers, sharded where `compute.shard` says so.
         task: what to train on.
         order: places of the questions, as `question_order` gives them.
         learning_rate: the highest rate, reached after the warm-up.
         settings: batch size, schedule and clipping.
+        compute: micro-batches and activation checkpointing.
         seed: for dropout, should the model have any.
         log: a folder for DVCLive's files: loss and learning rate by step.
         state: keeps the last checkpoint.
 
     Raises:
-        UserError: the loss is not a number.
+        UserError: the loss is not a number, or a checkpoint cannot be written.
     """
-    arguments = TrainingArguments(
-        output_dir=str(state.folder),
-        per_device_train_batch_size=settings.batch_size,
-        num_train_epochs=1,
-        learning_rate=learning_rate,
-        lr_scheduler_type=SCHEDULES[settings.schedule],
-        warmup_steps=settings.warmup,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        optim="adamw_torch_fused",
-        seed=seed,
-        use_cpu=model.device.type == "cpu",
-        dataloader_pin_memory=model.device.type != "cpu",
-        logging_strategy="steps",
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to="none",
-        remove_unused_columns=False,
-    )
-    callbacks = [LogToDVCLive(log), SaveWhenDue(state)]
-    trainer = TaskTrainer(task, order, model=model, args=arguments, callbacks=callbacks)
-    checkpoint = last_checkpoint(state.folder)
-    if checkpoint is not None and (damaged := damage(checkpoint)) is not None:
-        state.discard(damaged)
-        checkpoint = None
-    if checkpoint is not None:
-        print(f"An interrupted training goes on from its {checkpoint.name}.", flush=True)
-    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    size = settings.batch_size
+    steps = [order[start : start + size] for start in range(0, len(order), size)]
+    optimizer = _adamw(model, settings.weight_decay)
+    logged = load_checkpoint(model, optimizer, state)
+    write_log = _log(log, logged) if ranks.first() else None
+    engine = model
+    if ranks.world() > 1 and not compute.shard:
+        engine = DistributedDataParallel(model, broadcast_buffers=False)
+    if compute.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    engine.train()
+    for number in range(len(logged) + 1, len(steps) + 1):
+        rate = learning_rate * _share_of_rate(number - 1, len(steps), settings)
+        torch.manual_seed(_seed_of_step(seed, number))
+        loss = _backward(engine, task, steps[number - 1], compute.micro_batch)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        values = (loss, norm.item(), rate)
+        _check_finite(values, number, len(steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        logged.append(values)
+        if write_log:
+            write_log(number, values)
+        # The clock of one rank decides: ranks that differ would wait for each other for ever.
+        if number < len(steps) and ranks.told(state.due()):
+            save_checkpoint(model, optimizer, logged, state)
+    if compute.checkpointing:
+        model.gradient_checkpointing_disable()
     model.eval()
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of `folder` to go on from; what was not saved whole is removed."""
-    latest: Path | None = None
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:])):
-        if not (path / WHOLE).is_file():
-            shutil.rmtree(path)
-            continue
-        if latest is not None:  # stopped just before it was removed
-            shutil.rmtree(latest)
-        latest = path
-    return latest
+def _adamw(model: Any, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that lets norms and biases not decay."""
+    parameters = list(model.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, fused=True)
 
 
-def damage(checkpoint: Path) -> Path | None:
-    """A file of a checkpoint that is not as it was saved, if there is one."""
-    try:
-        saved = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
-    except ValueError:
-        return checkpoint / WHOLE
-    found = fingerprints(checkpoint)
-    del found[WHOLE]
-    if saved == found:
-        return None
-    names = saved.keys() | found.keys() if isinstance(saved, dict) else {WHOLE}
-    return checkpoint / min(
-        name for name in names if name == WHOLE or saved.get(name) != found.get(name)
-    )
+def _share_of_rate(step: int, steps: int, settings: Training) -> float:
+    """The share of the highest rate at a step, counted from 0: linear warm-up, then the schedule.
+
+    As transformers' schedules of these names (`constant` is its `constant_with_warmup`).
+    """
+    warm = math.ceil(steps * settings.warmup)
+    if step < warm:
+        return step / warm
+    if settings.schedule == "constant":
+        return 1.0
+    if settings.schedule == "linear":
+        return (steps - step) / (steps - warm)
+    return 0.5 * (1.0 + math.cos(math.pi * ((step - warm) / (steps - warm))))
 
 
-def collate(task: Task, places: Sequence[int]) -> dict[str, Any]:
-    """Pack the trees of the questions at `places`; rows [n] int64 are those the loss reads."""
+def _seed_of_step(seed: int, number: int) -> int:
+    """For dropout: each step and rank draws anew, also behind an interruption."""
+    return int(np.random.SeedSequence([seed, number, ranks.rank()]).generate_state(1)[0])
+
+
+def _backward(engine: Any, task: Task, places: Sequence[int], micro_batch: int | None) -> float:
+    """Add the gradient of a step's mean loss over its rows; return that loss.
+
+    Engines average gradients over ranks: times their number, a rank's sum over the rows of the
+    step is its part of the mean.
+    """
+    rows, world = task.rows(places), ranks.world()
+    parts = list(_micro_batches(places, micro_batch))
+    total: Any = 0.0
+    for number, part in enumerate(parts, 1):
+        # DDP sums over ranks once a step; FSDP2 after each part, so that none holds all gradients.
+        waits = number < len(parts) and isinstance(engine, DistributedDataParallel)
+        with engine.no_sync() if waits else nullcontext():
+            loss = summed_loss(engine, task, part or places[:1])
+            if not part:  # all ranks run every part, also one that has no question in it
+                loss = loss * 0.0
+            torch.autograd.backward(loss * world / rows)
+        total = total + loss.detach()
+    if world > 1:
+        torch.distributed.all_reduce(total)
+    return float((total / rows).item())
+
+
+def _micro_batches(places: Sequence[int], size: int | None) -> Iterator[Sequence[int]]:
+    """This rank's questions of a step in parts of `size`; as many parts on every rank."""
+    longest = -(-len(places) // ranks.world())
+    mine = places[ranks.rank() :: ranks.world()]
+    for start in range(0, longest, size or longest):
+        yield mine[start : start + (size or longest)]
+
+
+def summed_loss(engine: Any, task: Task, places: Sequence[int]) -> torch.Tensor:
+    """The task's loss of some questions, summed over the rows that it reads."""
     trees = [task.trees[place] for place in places]
     batch = pack(trees)
-    rows = flat_rows(batch, trees, task.positions)
-    return {"places": list(places), "batch": batch, "rows": rows}
+
+    def read(states: torch.Tensor, output: OutputLayer) -> torch.Tensor:
+        return task.loss(output(states), places)
+
+    return read_rows(engine, batch, flat_rows(batch, trees, task.positions), read)
 
 
-class TaskTrainer(Trainer):
-    """`transformers.Trainer`, with this project's batches, order and losses."""
-
-    def __init__(self, task: Task, order: Sequence[int], **settings: Any) -> None:
-        super().__init__(
-            train_dataset=list(order),
-            data_collator=lambda places: collate(task, places),
-            **settings,
-        )
-        self.task = task
-        self.order = order
-
-    def _get_train_sampler(self, *_: Any, **__: Any) -> SequentialSampler:
-        # The order is part of the study (both losses share it), so it is made by
-        # `question_order` and not by the trainer.
-        return SequentialSampler(self.order)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # transformers writes a checkpoint where it is to be found, file by file. This one counts
-        # once it is on the disk as a whole, and only then the one before it goes.
-        folder = Path(str(self.args.output_dir))
-        earlier = last_checkpoint(folder)
-        written = folder / f"checkpoint-{self.state.global_step}"
-        try:
-            super()._save_checkpoint(model, trial)
-            flush(written)
-            beside = written / f"{WHOLE}.partial"
-            beside.write_text(json.dumps(fingerprints(written)), encoding="utf-8")
-            flush(beside)
-            beside.replace(written / WHOLE)
-            flush(written)
-        except Exception as error:
-            shutil.rmtree(written, ignore_errors=True)
-            if said := file_fault(error, written):
-                raise UserError(said) from error
-            raise
-        if earlier is not None and earlier != written:
-            shutil.rmtree(earlier)
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> torch.Tensor:
-        """The task's loss, averaged over the rows of the batch."""
-        batch: Batch = inputs["batch"]
-        rows: torch.Tensor = inputs["rows"]
-        logits = row_logits(model, batch, rows)
-        return self.task.loss(logits, inputs["places"]) / len(rows)
+def _check_finite(values: Sequence[float], number: int, steps: int) -> None:
+    """Stop before a step that is no number: what is saved had a finite loss and gradient."""
+    for value, words in zip(values[:2], ("loss", "gradient's norm"), strict=True):
+        if not math.isfinite(value):
+            raise UserError(
+                f"the {words} is {value} at step {number} of {steps}, at a learning rate of "
+                f"{values[2]:.3g}; lower the learning rate"
+            )
 
 
-class SaveWhenDue(TrainerCallback):
-    """Ask for a checkpoint after a step, when so many seconds have passed as the state says."""
+def _log(folder: Path, logged: Logged) -> Callable[[int, Sequence[float]], None]:
+    """Write a step's metrics to files that `dvc plots` draws; first those of `logged` again.
 
-    def __init__(self, state: Unfinished) -> None:
-        self.unfinished = state
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Save, unless the training is over anyway."""
-        if self.unfinished.due() and state.global_step < state.max_steps:
-            control.should_save = True
-
-    def on_save(self, *_: Any, **__: Any) -> None:
-        """The next interval begins."""
-        self.unfinished.saved()
-
-
-class LogToDVCLive(TrainerCallback):
-    """Loss, gradient norm and learning rate by step, in files that `dvc plots` draws.
-
-    DVCLive's own callback also logs run times and the machine's paths, which differ from run to
-    run and would make two equal runs look different. `Live.end` is not called: all files are
-    written by then, and it leaves a thread behind that waits for DVC Studio. Nor is
-    `Live.make_summary`: what it writes beside the curves is no curve, of which `dvc plots` warns.
+    `Live.end` is not called: all files are written by then, and it leaves a thread behind that
+    waits for DVC Studio. Nor is `Live.make_summary`: what it writes beside the curves is no curve,
+    of which `dvc plots` warns.
     """
+    live: Any = Live(
+        str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False
+    )
 
-    METRICS = ("loss", "grad_norm", "learning_rate")
+    def write(step: int, values: Sequence[float]) -> None:
+        live.step = step
+        for name, value in zip(METRICS, values, strict=True):
+            live.log_metric(name, value)
 
-    def __init__(self, folder: Path) -> None:
-        self.live: Any = Live(
-            str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False
-        )
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write again what an interrupted training had logged by its checkpoint."""
-        for logs in state.log_history:
-            self._log(int(logs["step"]), logs)
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write one step's metrics; stop at once on a loss or gradient that is not a number.
-
-        The trainer logs a step before it saves it: what is saved had a finite loss, and a finite
-        gradient led to it.
-        """
-        logs: dict[str, float] = kwargs["logs"]
-        if "loss" not in logs:
-            return
-        for name, words in (("loss", "loss"), ("grad_norm", "gradient's norm")):
-            if not np.isfinite(logs[name]):
-                raise UserError(
-                    f"the {words} is {logs[name]} at step {state.global_step} of "
-                    f"{state.max_steps}, at a learning rate of {logs['learning_rate']:.3g}; lower "
-                    "the learning rate"
-                )
-        self._log(state.global_step, logs)
-
-    def _log(self, step: int, logs: dict[str, float]) -> None:
-        self.live.step = step
-        for name in self.METRICS:
-            self.live.log_metric(name, logs[name])
+    for step, values in enumerate(logged, 1):
+        write(step, values)
+    return write
 
 
 logging.getLogger("dvclive").setLevel(logging.ERROR)

@@ -7,15 +7,13 @@ import typer
 
 from regrow.distill.divergence import distillation_task
 from regrow.distill.reader import open_record
-from regrow.model.folders import load_model, load_tokenizer, save_model
-from regrow.model.runtime import fix_runtime
-from regrow.model.trees import build_trees
-from regrow.retrain.order import question_order
+from regrow.model.folders import save_model
+from regrow.model.setup import open_model, read_trees
+from regrow.retrain.order import training_order
 from regrow.retrain.trainer import train
 from regrow.support.params import read_params
 from regrow.support.resume import unfinished
 from regrow.support.schema import rate_of
-from regrow.tasks.questions import read_questions
 
 
 def main(
@@ -34,17 +32,14 @@ def main(
 ) -> None:
     """Retrain a pruned model with KL from the teacher's recorded logits (L2PSD)."""
     params = read_params()
-    fix_runtime(params.compute, seed)
-    model = load_model(pruned, params.compute.dtype, params.compute.device)
-    tokenizer = load_tokenizer(pruned)
-    asked = read_questions(questions)
-    trees = build_trees(tokenizer, asked, params.prompt.format)
+    model, tokenizer = open_model(pruned, params.compute, seed)
+    asked, trees = read_trees(questions, tokenizer, params.prompt.format)
     ids = [question.id for question in asked]
     record = open_record(teacher_logits, teacher, params.compute.dtype, params.compute.device)
     task = distillation_task(
         trees, ids, record, params.distill.temperature, params.distill.divergence
     )
-    order = question_order(len(asked), train_size, params.training.epochs, seed)
+    order = training_order(len(asked), train_size, params.training, seed)
     rate = rate_of(params.distill.learning_rate, score, sparsity)
     settings = [params.compute, params.prompt.format, params.training]
     inputs = [pruned, questions, teacher_logits]
@@ -55,5 +50,5 @@ def main(
         [*settings, params.distill.temperature, params.distill.divergence, rate, train_size, seed],
         interval,
     ) as state:
-        train(model, task, order, rate, params.training, seed, log, state)
+        train(model, task, order, rate, params.training, params.compute, seed, log, state)
         save_model(model, tokenizer, out)

@@ -8,8 +8,8 @@ import typer
 from regrow.evaluate.accuracy import summary
 from regrow.evaluate.predict import predict, read_part, read_transfer
 from regrow.evaluate.predictions import SPLITS, write_predictions
-from regrow.model.folders import load_model, load_tokenizer
-from regrow.model.runtime import fix_runtime
+from regrow.model.setup import open_model
+from regrow.support import ranks
 from regrow.support.files import write_json
 from regrow.support.params import read_params
 from regrow.support.resume import unfinished
@@ -25,14 +25,13 @@ def main(
 ) -> None:
     """Score a model's choices on the calibration and test questions, and on other tasks' sets."""
     params = read_params()
-    fix_runtime(params.compute, 0)
-    scored = load_model(model, params.compute.dtype, params.compute.device)
-    tokenizer = load_tokenizer(model)
+    scored, tokenizer = open_model(model, params.compute, 0)
     parts = [read_part(questions, labels, split) for split in SPLITS]
     for path in sorted(transfer.glob("questions/*.jsonl")):
         parts.append(read_transfer(transfer, path.stem))
     inputs, made_with = [model, questions, labels, transfer], [params.compute, params.prompt.format]
     with unfinished(predictions, inputs, made_with, params.resume.interval) as state:
         found = predict(scored, tokenizer, parts, params.prompt.format, state)
-        write_predictions(predictions, found)
-        write_json(metrics, summary(found))
+        if ranks.first():
+            write_predictions(predictions, found)
+            write_json(metrics, summary(found))

@@ -5,16 +5,15 @@ from typing import Annotated
 
 import typer
 
-from regrow.model.folders import load_model, load_tokenizer, save_model
-from regrow.model.runtime import fix_runtime
-from regrow.model.trees import build_trees
+from regrow.model.folders import save_model
+from regrow.model.setup import open_model, read_trees
 from regrow.retrain.cross_entropy import finetuning_task
-from regrow.retrain.order import question_order
+from regrow.retrain.order import training_order
 from regrow.retrain.trainer import train
 from regrow.support.params import read_params
 from regrow.support.resume import unfinished
 from regrow.support.schema import rate_of
-from regrow.tasks.questions import read_labels, read_questions
+from regrow.tasks.questions import read_labels
 
 
 def main(
@@ -30,17 +29,14 @@ def main(
 ) -> None:
     """Retrain a pruned model with cross-entropy on labelled answers (L2PFT)."""
     params = read_params()
-    fix_runtime(params.compute, seed)
-    model = load_model(pruned, params.compute.dtype, params.compute.device)
-    tokenizer = load_tokenizer(pruned)
-    asked = read_questions(questions)
-    trees = build_trees(tokenizer, asked, params.prompt.format)
+    model, tokenizer = open_model(pruned, params.compute, seed)
+    asked, trees = read_trees(questions, tokenizer, params.prompt.format)
     task = finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
-    order = question_order(len(asked), train_size, params.training.epochs, seed)
+    order = training_order(len(asked), train_size, params.training, seed)
     rate = rate_of(params.finetune.learning_rate, score, sparsity)
     settings = [params.compute, params.prompt.format, params.training, params.finetune.positions]
     inputs = [pruned, questions, labels]
     interval = params.resume.interval
     with unfinished(out, inputs, [*settings, rate, train_size, seed], interval) as state:
-        train(model, task, order, rate, params.training, seed, log, state)
+        train(model, task, order, rate, params.training, params.compute, seed, log, state)
         save_model(model, tokenizer, out)

@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from regrow.model.folders import load_model, load_tokenizer, save_model
-from regrow.model.runtime import fix_runtime
-from regrow.model.trees import build_trees
+from regrow.model.folders import save_model
+from regrow.model.setup import open_model, read_trees
 from regrow.retrain.cross_entropy import finetuning_task
-from regrow.retrain.order import question_order
+from regrow.retrain.order import training_order
 from regrow.retrain.trainer import train
+from regrow.support import ranks
 from regrow.support.files import replacing, write_json
 from regrow.support.params import read_params
 from regrow.support.resume import unfinished
 from regrow.support.schema import Params
-from regrow.tasks.questions import read_labels, read_questions
+from regrow.tasks.questions import read_labels
 
 
 def main(
@@ -30,7 +30,7 @@ def main(
     params = read_params()
     if params.teacher.finetune:
         _finetune(base, questions, labels, out, log, params)
-    else:
+    elif ranks.first():
         with replacing(out) as beside:
             shutil.copytree(base, beside)
         # An output of the stage with nothing to log; git would not keep an empty folder.
@@ -41,16 +41,15 @@ def _finetune(
     base: Path, questions: Path, labels: Path, out: Path, log: Path, params: Params
 ) -> None:
     settings = params.teacher.training
-    fix_runtime(params.compute, params.teacher.seed)
-    model = load_model(base, params.compute.dtype, params.compute.device)
-    tokenizer = load_tokenizer(base)
-    asked = read_questions(questions)
-    trees = build_trees(tokenizer, asked, params.prompt.format)
+    model, tokenizer = open_model(base, params.compute, params.teacher.seed)
+    asked, trees = read_trees(questions, tokenizer, params.prompt.format)
     task = finetuning_task(trees, read_labels(labels, asked), params.teacher.positions)
-    order = question_order(len(asked), len(asked), settings.epochs, params.teacher.seed)
+    order = training_order(
+        len(asked), params.teacher.train_size or len(asked), settings, params.teacher.seed
+    )
     made_with = [params.compute, params.prompt.format, params.teacher]
     interval = params.resume.interval
     with unfinished(out, [base, questions, labels], made_with, interval) as state:
         rate = params.teacher.learning_rate
-        train(model, task, order, rate, settings, params.teacher.seed, log, state)
+        train(model, task, order, rate, settings, params.compute, params.teacher.seed, log, state)
         save_model(model, tokenizer, out)

@@ -7,14 +7,13 @@ import typer
 
 from regrow.distill.writer import record
 from regrow.evaluate.ranking import first_ranked
-from regrow.model.folders import load_model, load_tokenizer
-from regrow.model.runtime import fix_runtime
-from regrow.model.trees import build_trees
+from regrow.model.setup import open_model, read_trees
+from regrow.support import ranks
 from regrow.support.files import replacing
 from regrow.support.params import read_params
 from regrow.support.resume import unfinished
 from regrow.tasks.prompts import continuations
-from regrow.tasks.questions import read_questions, write_labels
+from regrow.tasks.questions import write_labels
 
 
 def main(
@@ -25,10 +24,8 @@ def main(
 ) -> None:
     """Record the teacher's distributions over the train questions, and its choices."""
     params = read_params()
-    fix_runtime(params.compute, 0)
-    model = load_model(teacher, params.compute.dtype, params.compute.device)
-    asked = read_questions(questions)
-    trees = build_trees(load_tokenizer(teacher), asked, params.prompt.format)
+    model, tokenizer = open_model(teacher, params.compute, 0)
+    asked, trees = read_trees(questions, tokenizer, params.prompt.format)
     made_with = [params.compute, params.prompt.format, params.teacher_logits]
     interval = params.resume.interval
     with unfinished(out, [teacher, questions], made_with, interval) as state:
@@ -42,6 +39,8 @@ def main(
             out,
             state,
         )
+    if not ranks.first():
+        return
     lengths = [
         [len(text) - 1 for text in continuations(question, params.prompt.format)]
         for question in asked

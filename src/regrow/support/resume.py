@@ -18,8 +18,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from regrow.support import ranks
 from regrow.support.errors import UserError, file_fault
 from regrow.support.files import flush
+from regrow.support.schema import Compute
 
 STATES = Path(".regrow")
 LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
@@ -98,15 +100,18 @@ def unfinished(
         interval: seconds of work after which `Unfinished.due` says that the state is to be saved.
     """
     home = STATES / out.as_posix().strip("/").replace("/", "--")
-    folder = home / _key(out, inputs, settings)
-    if home.is_dir():
-        for stale in sorted(home.iterdir()):
-            if stale != folder:
-                shutil.rmtree(stale)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home / ranks.told(_key(out, inputs, settings) if ranks.first() else "")
+    if ranks.first():
+        if home.is_dir():
+            for stale in sorted(home.iterdir()):
+                if stale != folder:
+                    shutil.rmtree(stale)
+        folder.mkdir(parents=True, exist_ok=True)
+    ranks.wait()
     yield Unfinished(folder, interval)
-    # The folder of all states stays: another stage may be about to make its own in it.
-    shutil.rmtree(home)
+    if ranks.first():
+        # The folder of all states stays: another stage may be about to make its own in it.
+        shutil.rmtree(home)
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -123,7 +128,11 @@ def _key(out: Path, inputs: Sequence[Path], settings: Sequence[object]) -> str:
         "out": out.as_posix(),
         "inputs": {path.as_posix(): _content(path) for path in inputs},
         "settings": [
-            value.model_dump() if isinstance(value, BaseModel) else value for value in settings
+            # What some processes saved, others go on from, however many there are.
+            value.model_dump(exclude={"launch", "processes"} if type(value) is Compute else None)
+            if isinstance(value, BaseModel)
+            else value
+            for value in settings
         ],
         "code": _content(Path(__file__).parents[1]),
         "libraries": {name: version(name) for name in LIBRARIES},
