@@ -28,8 +28,7 @@ repro: study .venv/installed
 	@$(ACTIVATE) python -m dvc repro
 	@git diff --quiet HEAD -- dvc.lock 2> /dev/null || test environment.json -nt dvc.lock \
 	  || $(ACTIVATE) python -m regrow doctor --record environment.json
-	@$(ACTIVATE) python -m regrow show --metrics metrics/comparison.json \
-	  --claims metrics/claims.json --plots plots
+	@$(ACTIVATE) python -m regrow show --metrics metrics/compare --plots plots/compare
 
 doctor: .venv/installed
 	@$(ACTIVATE) python -m regrow doctor

@@ -56,14 +56,14 @@ def simulated_study(
         if kind == "teacher":
             runs[name] = run(2.2, 1)
             continue
-        sparsity, *train_size = (float(part) for part in rest.split("-"))
+        sparsity, *train_size = (float(part) for part in rest.split("-")[1:])
         loss = 3.5 * sparsity
         if kind == "pruned":
             runs[name] = run(max(0.0, 2.2 - 2 * loss), 1 - sparsity)
             continue
         learned = min(1.0, train_size[0] / 1000)
         runs[name] = run(
-            max(0.0, 2.2 - loss * (1.6 - learned)) + gain * (kind == "distilled"), 1 - sparsity
+            max(0.0, 2.2 - loss * (1.6 - learned)) + gain * (kind == "distill"), 1 - sparsity
         )
     return runs
 
@@ -72,9 +72,12 @@ def sweep_of(
     sparsity: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6),
     train_size: tuple[int, ...] = (600,),
     seed: tuple[int, ...] = (0,),
+    score: tuple[str, ...] = ("l2",),
 ) -> Sweep:
     """A sweep of a few runs."""
-    return Sweep(sparsity=list(sparsity), train_size=list(train_size), seed=list(seed))
+    return Sweep(
+        score=list(score), sparsity=list(sparsity), train_size=list(train_size), seed=list(seed)
+    )
 
 
 def compare_settings(**changes: Any) -> Compare:

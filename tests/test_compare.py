@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from regrow.compare.accuracy import COLUMNS, as_json, compare
+from regrow.compare.evidence import gather
 from regrow.compare.study import METHODS, Study, run_names
+from regrow.compare.tables import comparison_json
 from regrow.evaluate.predictions import Predictions, write_predictions
 from regrow.support.errors import UserError
 from regrow.support.params import read_params
@@ -22,6 +23,9 @@ from simulated import compare_settings, simulated_study, sweep_of
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = compare_settings()
+SHOW = ("show", "--metrics", "metrics/compare", "--plots", "plots/compare")
+JSON = ("claims", "comparison", "measures", "paired")
+FIGURES = ("accuracy", "conformal", "difference", "reliability", "risk", "train_size")
 
 
 def project(folder: Path, sweep: Sweep, study: Study | None = None, **compare: Any) -> Path:
@@ -52,7 +56,8 @@ def run_compare(folder: Path) -> subprocess.CompletedProcess[str]:
     return regrow(
         folder,
         *("compare", "--predictions", "data/predictions"),
-        *("--metrics", "metrics/comparison.json", "--plots", "plots"),
+        *("--summary", "metrics/summary.json"),
+        *("--metrics", "metrics/compare", "--plots", "plots/compare"),
     )
 
 
@@ -71,18 +76,20 @@ def test_the_formats_and_equal_bytes_on_a_second_run(tmp_path: Path) -> None:
     done = run_compare(folder)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     first = outputs(folder)
-    assert list(first) == [
-        "metrics/comparison.json",
-        *(f"plots/accuracy/{method}.csv" for method in sorted(METHODS)),
-        "plots/accuracy.png",
-        "plots/accuracy.svg",
-    ]
+    tables = ("accuracy", "conformal", "measures", "reliability", "risk")
+    assert set(first) == {
+        "metrics/summary.json",
+        *(f"metrics/compare/{name}.json" for name in JSON),
+        *(f"plots/compare/{name}/{method}.csv" for name in tables for method in METHODS),
+        "plots/compare/difference.csv",
+        *(f"plots/compare/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
+    }
     again = project(tmp_path / "elsewhere", sweep)
     assert run_compare(again).returncode == 0
     assert outputs(again) == first
 
-    comparison = json.loads(first["metrics/comparison.json"])
-    assert list(comparison["sweep"]) == ["0.1-200", "0.4-200", "0.1-600", "0.4-600"]
+    comparison = json.loads(first["metrics/compare/comparison.json"])
+    assert list(comparison["sweep"]) == [*("l2-0.1-200", "l2-0.4-200", "l2-0.1-600", "l2-0.4-600")]
     assert (comparison["questions"], comparison["seeds"]) == (120, 2)
     assert comparison["chance"] == pytest.approx(0.2)
     for cell in comparison["sweep"].values():
@@ -94,8 +101,9 @@ def test_the_formats_and_equal_bytes_on_a_second_run(tmp_path: Path) -> None:
             cell["distill"]["estimate"] - cell["finetune"]["estimate"], abs=1e-5
         )
     for method in METHODS:
-        rows = list(csv.DictReader(first[f"plots/accuracy/{method}.csv"].decode().splitlines()))
-        assert tuple(rows[0]) == COLUMNS
+        rows = list(
+            csv.DictReader(first[f"plots/compare/accuracy/{method}.csv"].decode().splitlines())
+        )
         assert [row["retention"] for row in rows] == ["0.94", "0.76", "0.94", "0.76"]
         for row, cell in zip(rows, comparison["sweep"].values(), strict=True):
             assert float(row["accuracy"]) == cell[method]["estimate"]
@@ -103,33 +111,27 @@ def test_the_formats_and_equal_bytes_on_a_second_run(tmp_path: Path) -> None:
             assert float(row["accuracy_high"]) == cell[method]["high"]
 
 
-def test_a_shrunken_sweep_removes_stale_predictions_and_says_so(tmp_path: Path) -> None:
+def test_a_smaller_sweep_leaves_what_others_need_and_gives_the_bytes_of_a_fresh_one(
+    tmp_path: Path,
+) -> None:
     large, small = sweep_of(train_size=(200, 600)), sweep_of(sparsity=(0.2,))
     study = simulated_study(large)
     folder = project(tmp_path, small, study)
-    (folder / "data/predictions/notes.txt").write_text("not ours", encoding="utf-8")
-    done = run_compare(folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Removed 17 predictions that sweep in params.yaml does not name")
-    assert "distilled/0.1-200-0, " in done.stdout
-    left = {path.relative_to(folder).as_posix() for path in folder.glob("data/**/*.*")}
-    assert left == {
-        "data/predictions/notes.txt",
-        *(f"data/predictions/{name}.parquet" for name in run_names(small)),
-    }
-    shrunken = outputs(folder)
+    before = {path: path.read_bytes() for path in (folder / "data").rglob("*.parquet")}
+    assert run_compare(folder).stdout == ""
+    assert {path: path.read_bytes() for path in (folder / "data").rglob("*.parquet")} == before
     fresh = project(tmp_path / "fresh", small, {name: study[name] for name in run_names(small)})
     assert run_compare(fresh).stdout == ""
-    assert outputs(fresh) == shrunken
+    assert outputs(fresh) == outputs(folder)
 
 
 def test_a_missing_run_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     folder = project(tmp_path, sweep_of(sparsity=(0.2,)))
-    (folder / "data/predictions/distilled/0.2-600-0.parquet").unlink()
+    (folder / "data/predictions/distill/l2-0.2-600-0.parquet").unlink()
     done = run_compare(folder)
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "regrow compare: data/predictions/distilled/0.2-600-0.parquet does not exist; `dvc repro`"
+        "regrow compare: data/predictions/distill/l2-0.2-600-0.parquet does not exist; `dvc repro`"
     )
     assert outputs(folder) == {}
 
@@ -137,9 +139,13 @@ def test_a_missing_run_is_named_and_nothing_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "fault"),
     [
-        ("pruned/0.2", {"ids": ["x"] * 160}, "pruned/0.2 and of teacher differ in .* ids"),
-        ("distilled/0.2-600-0", {"answers": [0] * 160}, "distilled/0.2-600-0 .* answers"),
-        ("finetuned/0.2-600-0", {"parameters": 5}, "has 5 parameters but its pruned start has 880"),
+        ("pruned/l2-0.2", {"ids": ["x"] * 160}, "pruned/l2-0.2 and of teacher differ in .* ids"),
+        ("distill/l2-0.2-600-0", {"answers": [0] * 160}, "distill/l2-0.2-600-0 .* answers"),
+        (
+            "finetune/l2-0.2-600-0",
+            {"parameters": 5},
+            "has 5 parameters but its pruned start has 880",
+        ),
         ("teacher", {"mlp_parameters": 0}, "teacher has no MLP parameters"),
     ],
 )
@@ -150,14 +156,14 @@ def test_runs_that_do_not_belong_together_are_named(
     study = simulated_study(sweep)
     study[name] = dataclasses.replace(study[name], **change)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=fault):
-        compare(study, sweep, SETTINGS)
+        gather(study, sweep, SETTINGS)
 
 
 def test_no_test_question_is_an_error() -> None:
     sweep = sweep_of(sparsity=(0.2,))
     study = {name: run.of_split("calibration") for name, run in simulated_study(sweep).items()}
     with pytest.raises(UserError, match="no question of the test split"):
-        compare(study, sweep, SETTINGS)
+        gather(study, sweep, SETTINGS)
 
 
 def equal(run: Predictions) -> Predictions:
@@ -175,8 +181,8 @@ def test_degenerate_studies_give_finite_intervals(
     study = simulated_study(sweep, test=test, calibration=0, choices=(2, 5, 3))
     if all_equal:
         study = {name: equal(run) for name, run in study.items()}
-    text = json.dumps(as_json(compare(study, sweep, SETTINGS)), allow_nan=False)
-    cell = json.loads(text)["sweep"]["0.2-600"]
+    text = json.dumps(comparison_json(gather(study, sweep, SETTINGS)), allow_nan=False)
+    cell = json.loads(text)["sweep"]["l2-0.2-600"]
     for name in (*METHODS, "difference"):
         assert cell[name]["low"] < cell[name]["high"]
     if all_equal:
@@ -185,33 +191,32 @@ def test_degenerate_studies_give_finite_intervals(
 
 def test_a_planted_difference_is_found_and_a_planted_zero_is_not() -> None:
     sweep = sweep_of(sparsity=(0.2, 0.4))
-    planted = compare(simulated_study(sweep, test=600, gain=1.0), sweep, SETTINGS)
-    assert all(
-        cell.difference.low is not None and cell.difference.low > 0 for cell in planted.cells
-    )
-    study = simulated_study(sweep, test=600, gain=0)
-    for cell in compare(study, sweep, SETTINGS).cells:
-        assert cell.difference.low is not None and cell.difference.high is not None
-        assert cell.difference.low < 0 < cell.difference.high
+    found = {}
+    for gain in (1.0, 0.0):
+        study = simulated_study(sweep, test=600, gain=gain)
+        cells = comparison_json(gather(study, sweep, SETTINGS))["sweep"].values()
+        found[gain] = [cell["difference"] for cell in cells]
+    assert all(ends["low"] > 0 for ends in found[1.0])
+    assert all(ends["low"] < 0 < ends["high"] for ends in found[0.0])
 
 
 def test_show_prints_a_table_within_80_columns(tmp_path: Path) -> None:
     folder = project(tmp_path, sweep_of(train_size=(200, 12_000), seed=(0, 1)))
     assert run_compare(folder).returncode == 0
-    done = regrow(folder, "show", "--metrics", "metrics/comparison.json", "--plots", "plots")
+    done = regrow(folder, *SHOW)
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert "…" not in done.stdout
-    assert "plots/accuracy.png\n" in done.stdout
+    assert "plots/compare/accuracy.png\n" in done.stdout
     assert "120 test questions" in done.stdout and "2 seeds" in done.stdout
     assert done.stdout.count("KL distillation") == 8
     for line in done.stdout.splitlines():
         if "KL distillation" in line:
-            assert line.count("[") == 2
+            assert line.count("[") == 2 - ("nothing regrew" in line)
 
 
 def test_show_loads_nothing_heavy() -> None:
-    code = "import sys, regrow.stages.show; print(*sys.modules)"
+    code = "import sys, regrow.commands.show; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"numpy", "scipy", "matplotlib", "torch", "pyarrow", "pydantic"}
     assert not heavy & set(done.stdout.split())
@@ -220,11 +225,13 @@ def test_show_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"sweep": {}}'])
 def test_show_without_a_comparison_says_what_to_do(tmp_path: Path, text: str | None) -> None:
     if text is not None:
-        (tmp_path / "comparison.json").write_text(text, encoding="utf-8")
-    done = regrow(tmp_path, "show", "--metrics", "comparison.json", "--plots", "plots")
+        (tmp_path / "metrics/compare").mkdir(parents=True)
+        (tmp_path / "metrics/compare/comparison.json").write_text(text, encoding="utf-8")
+    done = regrow(tmp_path, *SHOW)
     assert done.returncode == 1
     assert done.stderr == (
-        "regrow show: comparison.json holds no comparison; run `dvc repro` to make it\n"
+        "regrow show: metrics/compare/comparison.json is missing or not what `compare` writes; "
+        "run `dvc repro` to make it\n"
     )
 
 

@@ -15,9 +15,9 @@ from tiny_models import regrow
 
 FILE = """
 arms:
-  KL: {study: base, runs: [distilled/0.2-600-0]}
-  CE: {study: base, runs: [finetuned/0.2-600-0]}
-  CE elsewhere: {study: other, runs: [finetuned/0.2-600-0]}
+  KL: {study: base, runs: [distill/l2-0.2-600-0]}
+  CE: {study: base, runs: [finetune/l2-0.2-600-0]}
+  CE elsewhere: {study: other, runs: [finetune/l2-0.2-600-0]}
 contrasts:
   - {question: Which loss?, arm: KL, other: CE}
   - {question: Which study?, arm: CE elsewhere, other: CE}
@@ -46,8 +46,8 @@ def test_contrasts_are_paired_differences_with_exact_tests(results, monkeypatch)
     found = json.loads((results / "controls.json").read_text("utf-8"))
     study = simulated_study(sweep_of((0.2,)), test=150, gain=0.6, seed=1)
     hits = {
-        name: right(study[f"{folder}/0.2-600-0"].of_split("test"), "per_character")
-        for name, folder in (("KL", "distilled"), ("CE", "finetuned"))
+        name: right(study[f"{folder}/l2-0.2-600-0"].of_split("test"), "per_character")
+        for name, folder in (("KL", "distill"), ("CE", "finetune"))
     }
     for name, values in hits.items():
         assert found["arms"][name]["accuracy"]["estimate"] == pytest.approx(values.mean(), 1e-5)
@@ -81,6 +81,6 @@ def test_a_fault_is_one_sentence(results, monkeypatch, change, words) -> None:
 
 
 def test_other_questions_are_refused(results, monkeypatch) -> None:
-    other = simulated_study(sweep_of((0.2,)), test=149, seed=1)["finetuned/0.2-600-0"]
-    write_predictions(results / "other/predictions/finetuned/0.2-600-0.parquet", other)
+    other = simulated_study(sweep_of((0.2,)), test=149, seed=1)["finetune/l2-0.2-600-0"]
+    write_predictions(results / "other/predictions/finetune/l2-0.2-600-0.parquet", other)
     assert "differ in ids" in str(run(monkeypatch, results))

@@ -9,38 +9,31 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from regrow.compare.accuracy import as_json, compare
 from regrow.compare.claims import claims_json
 from regrow.compare.curves import all_curves, wilson
-from regrow.compare.evidence import MEASURES, gather, models_json, paired_json, uncertainty_json
+from regrow.compare.evidence import gather
+from regrow.compare.measures import MEASURES
 from regrow.compare.study import METHODS, Study
+from regrow.compare.tables import comparison_json, measures_json, paired_json, summary_json
 from regrow.plot.evidence import evidence_figures
 from regrow.plot.style import save
 from regrow.support.schema import Sweep
 from simulated import compare_settings, simulated_study, sweep_of
-from test_compare import outputs, project, regrow, run_compare
+from test_compare import SHOW, project, regrow, run_compare
 
 SETTINGS = compare_settings(resamples=200)
-FIGURES = ("conformal", "difference", "reliability", "risk", "train_size")
-
-
-def run_evidence(folder: Path) -> Any:
-    return regrow(
-        folder,
-        *("evidence", "--predictions", "data/predictions", "--claims", "metrics/claims.json"),
-        *("--metrics", "metrics/evidence", "--plots", "plots/evidence"),
-    )
 
 
 def everything(study: Study, sweep: Sweep) -> dict[str, Any]:
     """All that the stage writes as JSON or CSV; a NaN in it is an error."""
     evidence = gather(study, sweep, SETTINGS)
     written = {
-        "uncertainty": uncertainty_json(evidence),
+        "comparison": comparison_json(evidence),
+        "measures": measures_json(evidence),
         "paired": paired_json(evidence),
-        "models": models_json(evidence),
+        "summary": summary_json(evidence),
         "claims": claims_json(evidence),
-        "curves": all_curves(study, sweep, evidence),
+        "curves": all_curves(evidence),
     }
     return dict(json.loads(json.dumps(written, allow_nan=False)))
 
@@ -49,36 +42,6 @@ def everything(study: Study, sweep: Sweep) -> dict[str, Any]:
 def written() -> dict[str, Any]:
     sweep = sweep_of(sparsity=(0.2, 0.85), train_size=(200, 2000), seed=(0, 1))
     return everything(simulated_study(sweep, test=150, calibration=80), sweep)
-
-
-def test_the_files_and_equal_bytes_on_a_second_run(tmp_path: Path) -> None:
-    sweep = sweep_of(sparsity=(0.2,), train_size=(200, 600))
-    study = simulated_study(sweep, test=40, calibration=30)
-    first = project(tmp_path / "Stüdie 1", sweep, study, resamples=100)
-    done = run_evidence(first)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    runs = (
-        "teacher",
-        "pruned/0.2",
-        *(f"{kind}/0.2-{size}" for kind in ("distilled", "finetuned") for size in (200, 600)),
-    )
-    curves = [
-        f"plots/evidence/{name}/{method}.csv"
-        for name in ("conformal", "measures", "reliability", "risk")
-        for method in METHODS
-    ]
-    assert set(outputs(first)) == {
-        "metrics/claims.json",
-        "metrics/evidence/paired.json",
-        "metrics/evidence/uncertainty.json",
-        *(f"metrics/evidence/models/{run}.json" for run in runs),
-        "plots/evidence/difference.csv",
-        *curves,
-        *(f"plots/evidence/{name}.{kind}" for name in FIGURES for kind in ("png", "svg")),
-    }
-    second = project(tmp_path / "elsewhere", sweep, study, resamples=100)
-    assert run_evidence(second).returncode == 0
-    assert outputs(second) == outputs(first)
 
 
 def test_every_interval_contains_its_estimate(written: dict[str, Any]) -> None:
@@ -97,30 +60,27 @@ def test_every_interval_contains_its_estimate(written: dict[str, Any]) -> None:
 
 
 def test_every_measure_of_every_method_is_there(written: dict[str, Any]) -> None:
-    assert list(written["uncertainty"]["sweep"]) == ["0.2-200", "0.85-200", "0.2-2000", "0.85-2000"]
-    for cell in written["uncertainty"]["sweep"].values():
-        assert list(cell) == list(MEASURES)
+    cells = written["measures"]["sweep"]
+    assert list(cells) == ["l2-0.2-200", "l2-0.85-200", "l2-0.2-2000", "l2-0.85-2000"]
+    shown = [name for name in MEASURES if name != "accuracy" and not name.endswith("_raw")]
+    assert list(written["measures"]["measures"]) == shown
+    of_students = {"recovery"}
+    of_others = {
+        *("agreement", "kl", "kl_scaled", "information"),
+        *("accuracy_teacher_right", "accuracy_teacher_wrong"),
+    }
+    for cell in cells.values():
+        assert list(cell) == shown
         for measure, methods in cell.items():
             wanted = {*METHODS, "difference"}
-            if measure == "recovery":
-                wanted -= {"teacher", "pruned"}
-            assert set(methods) == wanted
-        assert cell["agreement"]["teacher"]["estimate"] == 1
-        assert cell["kl"]["teacher"]["estimate"] == pytest.approx(0, abs=1e-12)
-
-
-def test_accuracies_are_those_of_compare() -> None:
-    sweep = sweep_of(sparsity=(0.2,), seed=(0, 1))
-    study = simulated_study(sweep, test=80)
-    found = everything(study, sweep)["uncertainty"]["sweep"]["0.2-600"]["accuracy_raw"]
-    cell: Any = as_json(compare(study, sweep, SETTINGS))["sweep"]
-    for name in (*METHODS, "difference"):
-        assert found[name] == pytest.approx(cell["0.2-600"][name])
+            wanted -= {"teacher"} if measure in of_others | of_students else set()
+            assert set(methods) == wanted - ({"pruned"} if measure in of_students else set())
 
 
 def test_recovery_is_the_share_of_the_loss(written: dict[str, Any]) -> None:
-    for cell in written["uncertainty"]["sweep"].values():
-        accuracy = {name: cell["accuracy_raw"][name]["estimate"] for name in METHODS}
+    for name, cell in written["measures"]["sweep"].items():
+        of_cell = written["comparison"]["sweep"][name]
+        accuracy = {method: of_cell[method]["estimate"] for method in METHODS}
         for method in ("finetune", "distill"):
             share = (accuracy[method] - accuracy["pruned"]) / (
                 accuracy["teacher"] - accuracy["pruned"]
@@ -137,7 +97,10 @@ def test_planted_gains_are_found(written: dict[str, Any]) -> None:
     assert claims["three_to_five_points"]["estimate"] is not None
     assert "at 49 % retention" in claims["three_to_five_points"]["quantity"]
     for cell in written["paired"]["sweep"].values():
-        assert cell["p"] <= cell["holm_p"] <= 1
+        if cell["regrew"]:
+            assert cell["p"] <= cell["holm_p"] <= 1
+        else:
+            assert (cell["holm_p"], cell["verdict"]) == (None, "not testable")
         assert 0.01 < cell["detectable"] < 0.2
 
 
@@ -168,25 +131,25 @@ def test_what_cannot_be_said_is_null_and_no_crash(tmp_path: Path, case: str, hel
             for name, run in study.items()
         }
     if case == "same students":
-        study["distilled/0.2-600-0"] = study["finetuned/0.2-600-0"]
+        study["distill/l2-0.2-600-0"] = study["finetune/l2-0.2-600-0"]
     if case == "never pruned":
-        study["pruned/0.2"] = dataclasses.replace(
+        study["pruned/l2-0.2"] = dataclasses.replace(
             study["teacher"], parameters=880, mlp_parameters=480
         )
     found = everything(study, sweep)
-    cell = found["uncertainty"]["sweep"]["0.2-600"]
+    cell = found["measures"]["sweep"]["l2-0.2-600"]
     if case in ("all equal", "same students"):
-        assert found["paired"]["sweep"]["0.2-600"]["p"] is None
-        assert found["paired"]["sweep"]["0.2-600"]["detectable"] is None
+        assert found["paired"]["sweep"]["l2-0.2-600"]["p"] is None
+        assert found["paired"]["sweep"]["l2-0.2-600"]["detectable"] is None
         assert cell["nll"]["difference"] == {"estimate": 0, "low": None, "high": None}
-        assert found["claims"]["better_nll"]["verdict"] == "inconclusive"
-        assert "cannot say" in found["claims"]["better_nll"]["why"]
+        assert found["claims"]["better_nll"]["verdict"] == "not testable"
+        assert found["claims"]["better_nll"]["why"].startswith("Nothing regrew")
     if case == "never pruned":
         assert cell["recovery"]["distill"] is None
     if not held:
         assert cell["lac_size_0.1"]["distill"] is None
     evidence = gather(study, sweep, SETTINGS)
-    figures = evidence_figures(all_curves(study, sweep, evidence), 0.95, 25, 1, 0.02)
+    figures = evidence_figures(all_curves(evidence), comparison_json(evidence))
     if held == 0:
         save(figures["conformal"], tmp_path / "conformal")
 
@@ -194,10 +157,8 @@ def test_what_cannot_be_said_is_null_and_no_crash(tmp_path: Path, case: str, hel
 def test_a_cell_that_is_better_for_itself_is_not_among_others_that_are_tested_too() -> None:
     sweep = sweep_of(sparsity=(0.1, 0.2, 0.4))
     study = simulated_study(sweep, test=150, calibration=10, gain=0.25, seed=3)
-    among = paired_json(gather(study, sweep, SETTINGS))["sweep"]["0.2-600"]
-    alone = paired_json(gather(study, sweep_of(sparsity=(0.2,)), SETTINGS))["sweep"]["0.2-600"]
-    assert among["difference"] == alone["difference"]
-    assert alone["difference"]["low"] > 0
+    among = paired_json(gather(study, sweep, SETTINGS))["sweep"]["l2-0.2-600"]
+    alone = paired_json(gather(study, sweep_of(sparsity=(0.2,)), SETTINGS))["sweep"]["l2-0.2-600"]
     assert alone["holm_p"] == alone["p"] == among["p"] < 0.05 <= among["holm_p"]
     assert (alone["verdict"], among["verdict"]) == ("superior", "non-inferior")
 
@@ -217,9 +178,9 @@ def test_the_order_of_questions_moves_estimates_not_at_all() -> None:
         for name, run in study.items()
     }
     before, after = (
-        everything(part, sweep)["uncertainty"]["sweep"]["0.2-600"] for part in (study, shuffled)
+        everything(part, sweep)["measures"]["sweep"]["l2-0.2-600"] for part in (study, shuffled)
     )
-    for measure in MEASURES:
+    for measure in before:
         for method in ("finetune", "distill"):
             if before[measure][method] is not None:
                 assert after[measure][method]["estimate"] == pytest.approx(
@@ -235,38 +196,29 @@ def test_wilson_equals_scipys() -> None:
 
 
 def test_curves_hold_what_the_measures_say(written: dict[str, Any]) -> None:
-    curves, cells = written["curves"], written["uncertainty"]["sweep"]
+    curves, cells = written["curves"], written["measures"]["sweep"]
+    accuracy = written["comparison"]["sweep"]
     for row in curves["measures/distill"]:
-        cell = cells[f"{row['sparsity']}-{row['train_size']}"]
+        cell = cells[f"l2-{row['sparsity']}-{row['train_size']}"]
         assert row["nll"] == cell["nll"]["distill"]["estimate"]
-        assert row["accuracy"] == cell["accuracy_raw"]["distill"]["estimate"]
         assert row["set_size_high"] == cell["lac_size_0.1"]["distill"]["high"]
     for row in curves["risk/finetune"]:
         if row["coverage"] == 1:
-            cell = cells[f"{row['sparsity']}-{row['train_size']}"]
-            assert row["risk"] == pytest.approx(1 - cell["accuracy_raw"]["finetune"]["estimate"])
+            cell = accuracy[f"l2-{row['sparsity']}-{row['train_size']}"]
+            assert row["risk"] == pytest.approx(1 - cell["finetune"]["estimate"])
     assert {len(rows) for name, rows in curves.items() if name.startswith("risk")} == {80}
 
 
 def test_show_prints_the_claims_and_markdown_tables(tmp_path: Path) -> None:
     sweep = sweep_of(sparsity=(0.2,))
     folder = project(tmp_path, sweep, simulated_study(sweep, test=40))
-    (folder / "claims.json").write_text(
-        json.dumps(claims_json(gather(simulated_study(sweep, test=40), sweep, SETTINGS)))
-    )
     assert run_compare(folder).returncode == 0
-    command = ("show", "--metrics", "metrics/comparison.json", "--plots", "plots")
-    done = regrow(folder, *command, "--claims", "claims.json")
+    done = regrow(folder, *SHOW)
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
-    assert "inconclusive" in done.stdout and "cannot say" in done.stdout
-    table = regrow(folder, *command, "--claims", "claims.json", "--markdown").stdout
+    assert "not testable" in done.stdout and "cannot say" in done.stdout
+    table = regrow(folder, *SHOW, "--markdown").stdout
     lines = [line for line in table.splitlines() if line]
     assert len({line.count("|") for line in lines[:6]}) == 1
-    assert lines[2].startswith("|  | 0 | 100.0 % | teacher | ")
+    assert lines[2].startswith("|  |  | 0 | 100.0 % | teacher | ")
     assert any(line.startswith("| Labels are not needed") for line in lines)
-    (folder / "claims.json").write_text("[]")
-    faulty = regrow(folder, *command, "--claims", "claims.json")
-    assert faulty.stderr == (
-        "regrow show: claims.json holds no claims; run `dvc repro` to make it\n"
-    )

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrow.compare.accuracy import compare
+from regrow.compare.curves import all_curves
+from regrow.compare.evidence import gather
+from regrow.compare.tables import comparison_json
 from regrow.plot.accuracy import accuracy_figure
 from regrow.plot.style import save, spread
 from regrow.support.schema import Sweep
@@ -18,8 +20,9 @@ SETTINGS = compare_settings(resamples=100)
 
 
 def draw(folder: Path, sweep: Sweep, test: int = 30) -> list[Path]:
-    comparison = compare(simulated_study(sweep, test=test), sweep, SETTINGS)
-    return save(accuracy_figure(comparison), folder / "accuracy")
+    evidence = gather(simulated_study(sweep, test=test), sweep, SETTINGS)
+    figure = accuracy_figure(all_curves(evidence), comparison_json(evidence))
+    return save(figure, folder / "accuracy")
 
 
 def test_equal_bytes_under_another_configuration(tmp_path: Path) -> None:

@@ -11,11 +11,10 @@ from scipy import stats
 
 from regrow.compare.bootstrap import (
     Array,
+    Interval,
     Resamples,
     Sample,
-    accuracy_interval,
     average,
-    difference_interval,
     draw_means,
     interval_of,
     mean_interval,
@@ -30,6 +29,16 @@ answers = hnp.arrays(
     hnp.array_shapes(min_dims=2, max_dims=2, max_side=9),
     elements=st.sampled_from([0.0, 1.0]),
 )
+
+
+def accuracy_interval(right: Array, resamples: Resamples, confidence: float) -> Interval:
+    return mean_interval(right, resamples, confidence, (0, 1))
+
+
+def difference_interval(
+    right: Array, other: Array, resamples: Resamples, confidence: float
+) -> Interval:
+    return mean_interval(right - other, resamples, confidence, (-1, 1))
 
 
 def bernoulli(rate: float, shape: tuple[int, int], seed: int) -> Array:

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from regrow.compare.answers import Answers
 from regrow.compare.evidence import gather
 from regrow.compare.study import Study
 from regrow.compare.transfer import transfer_json, transfer_rows
-from regrow.compare.uncertainty import kl_from
-from regrow.evaluate.accuracy import right
 from regrow.plot.style import save
 from regrow.plot.transfer import transfer_figure
 from simulated import compare_settings, simulated_study, sweep_of
@@ -35,29 +34,31 @@ def study() -> Study:
 
 def test_estimates_are_means_over_questions_and_seeds(study: Study) -> None:
     found = transfer_json(study, SWEEP, SETTINGS)
-    assert set(found) == {"a", "b", "all"}
+    assert set(found) == {"a", "b", "all sets"}
     assert [found[name]["questions"] for name in found] == [30, 20, 50]
-    cell = found["all"]["sweep"]["0.2-600"]
+    cell = found["all sets"]["sweep"]["l2-0.2-600"]
 
     def mean(folder: str, value) -> float:
         return float(
             np.mean(
                 [
                     np.concatenate([value(study[name], split) for split in SETS])
-                    for name in (f"{folder}/0.2-600-0", f"{folder}/0.2-600-1")
+                    for name in (f"{folder}/l2-0.2-600-0", f"{folder}/l2-0.2-600-1")
                 ]
             )
         )
 
     def hits(run, split):
-        return right(run.of_split(split), "raw")
+        return Answers.of(run.of_split(split), "raw").hits
 
     def distance(run, split):
-        return kl_from(study["teacher"].of_split(split), run.of_split(split))
+        return Answers.of(run.of_split(split), "raw").kl_from(
+            Answers.of(study["teacher"].of_split(split), "raw")
+        )
 
-    assert cell["accuracy"]["distill"]["estimate"] == pytest.approx(mean("distilled", hits), 1e-5)
-    assert cell["kl"]["finetune"]["estimate"] == pytest.approx(mean("finetuned", distance), 1e-5)
-    gap = mean("distilled", distance) - mean("finetuned", distance)
+    assert cell["accuracy"]["distill"]["estimate"] == pytest.approx(mean("distill", hits), 1e-5)
+    assert cell["kl"]["finetune"]["estimate"] == pytest.approx(mean("finetune", distance), 1e-5)
+    gap = mean("distill", distance) - mean("finetune", distance)
     assert cell["kl"]["difference"]["estimate"] == pytest.approx(gap, 1e-4)
     changed = cell["accuracy"]["finetune_change"]["estimate"]
     teacher = cell["accuracy"]["teacher"]["estimate"]
@@ -100,12 +101,12 @@ def test_no_set_is_nothing_and_one_set_needs_no_sum() -> None:
 
 def test_rows_hold_every_number_and_the_figure_is_the_same_to_the_byte(study, tmp_path) -> None:
     found = transfer_json(study, SWEEP, SETTINGS)
-    rows = transfer_rows(found)
+    rows = transfer_rows(found, SWEEP)
     assert len(rows) == 3 * 2 * (7 + 4)
     for row in rows:
-        cell = found[row["set"]]["sweep"][f"{row['sparsity']}-{row['train_size']}"]
+        cell = found[row["set"]]["sweep"][f"l2-{row['sparsity']}-{row['train_size']}"]
         assert cell[row["measure"]][row["method"]]["estimate"] == row["estimate"]
     for name in ("one", "two"):
-        save(transfer_figure(rows, 0.95), tmp_path / name)
+        save(transfer_figure(rows, {"confidence": 0.95}), tmp_path / name)
     for kind in ("png", "svg"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()

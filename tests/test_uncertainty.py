@@ -12,28 +12,20 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
+from regrow.compare.answers import Answers, fitted_temperature
+from regrow.compare.bootstrap import Array
 from regrow.compare.uncertainty import (
     SCORES,
-    Array,
-    brier,
     calibration_error,
-    confidence,
     conformal_scores,
     conformal_sets,
     conformal_thresholds,
-    distribution,
-    entropy,
-    fitted_temperature,
     gold_scores,
-    kl_from,
-    likeliest_right,
     ratio,
     reliability,
     risk_by_coverage,
-    scaled,
     selective_risk,
 )
-from regrow.evaluate.accuracy import gold_nll
 from regrow.evaluate.predictions import Predictions
 from simulated import simulated_study, sweep_of
 
@@ -44,12 +36,16 @@ def study(test: int = 90, choices: tuple[int, ...] = (5,), seed: int = 0) -> dic
     return simulated_study(SWEEP, test=test, calibration=60, choices=choices, seed=seed)
 
 
+def raw(run: Predictions) -> Answers:
+    return Answers.of(run, "raw")
+
+
 def aurc(levels: Array, hits: Array, counts: Any = None) -> Array:
     return selective_risk(levels, hits, 0.5, counts)[0]
 
 
 def run_of(test: int = 90, choices: tuple[int, ...] = (5,), seed: int = 0) -> Predictions:
-    return study(test, choices, seed)["finetuned/0.3-600-0"].of_split("test")
+    return study(test, choices, seed)["finetune/l2-0.3-600-0"].of_split("test")
 
 
 @st.composite
@@ -63,20 +59,19 @@ def graded(draw: st.DrawFn) -> tuple[Array, Array]:
 
 
 def test_nll_and_brier_equal_scikit_learns() -> None:
-    run = run_of()
-    probabilities = distribution(run)
-    assert gold_nll(run).mean() == pytest.approx(
-        log_loss(run.answers, probabilities, labels=range(5)), abs=1e-9
+    run = raw(run_of())
+    assert run.nll.mean() == pytest.approx(
+        log_loss(run.gold, run.probabilities, labels=range(5)), abs=1e-9
     )
-    assert brier(run).mean() == pytest.approx(
-        brier_score_loss(run.answers, probabilities, labels=range(5), scale_by_half=False),
+    assert run.brier.mean() == pytest.approx(
+        brier_score_loss(run.gold, run.probabilities, labels=range(5), scale_by_half=False),
         abs=1e-9,
     )
 
 
 def test_entropy_and_kl_equal_plain_loops_for_unequal_questions() -> None:
     runs = study(choices=(2, 5, 3))
-    teacher, student = (runs[name].of_split("test") for name in ("teacher", "distilled/0.3-600-0"))
+    teacher, student = (runs[name].of_split("test") for name in ("teacher", "distill/l2-0.3-600-0"))
 
     def softmax(row: Any) -> list[float]:
         total = math.fsum(math.exp(value - max(row)) for value in row)
@@ -84,24 +79,24 @@ def test_entropy_and_kl_equal_plain_loops_for_unequal_questions() -> None:
 
     for index, (ours, theirs) in enumerate(zip(student.log_probs, teacher.log_probs, strict=True)):
         p, q = softmax(theirs), softmax(ours)
-        assert entropy(student)[index] == pytest.approx(-sum(v * math.log(v) for v in q))
-        assert kl_from(teacher, student)[index] == pytest.approx(
+        assert raw(student).entropy[index] == pytest.approx(-sum(v * math.log(v) for v in q))
+        assert raw(student).kl_from(raw(teacher))[index] == pytest.approx(
             sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)), abs=1e-9
         )
-    assert kl_from(teacher, teacher) == pytest.approx(0)
+    assert raw(teacher).kl_from(raw(teacher)) == pytest.approx(0)
 
 
 def test_kl_is_finite_where_probabilities_underflow() -> None:
     run = run_of(test=2)
     far = dataclasses.replace(run, log_probs=[[0.0, *[-2000.0] * 4]] * 2)
     back = dataclasses.replace(run, log_probs=[[*[-2000.0] * 4, 0.0]] * 2)
-    assert kl_from(far, back) == pytest.approx(2000)
-    assert np.isfinite(brier(far)).all() and np.isfinite(entropy(far)).all()
+    assert raw(back).kl_from(raw(far)) == pytest.approx(2000)
+    assert np.isfinite(raw(far).brier).all() and np.isfinite(raw(far).entropy).all()
 
 
 def test_calibration_error_equals_a_plain_loop_and_scikit_learns_curve() -> None:
-    run = run_of(test=90)
-    levels, hits = confidence(run), likeliest_right(run)
+    run = raw(run_of(test=90))
+    levels, hits = run.confidence, run.hits
     order = np.argsort(levels)
     loop = sum(
         abs(hits[part].mean() - levels[part].mean()) * len(part) / 90
@@ -117,8 +112,8 @@ def test_calibration_error_equals_a_plain_loop_and_scikit_learns_curve() -> None
 
 
 def test_risk_by_coverage_equals_a_plain_loop() -> None:
-    run = run_of()
-    levels, hits = confidence(run), likeliest_right(run)
+    run = raw(run_of())
+    levels, hits = run.confidence, run.hits
     order = np.argsort(-levels)
     loop = [1 - hits[order[:taken]].mean() for taken in range(1, 91)]
     assert risk_by_coverage(levels, hits)[0] == pytest.approx(loop)
@@ -140,7 +135,9 @@ def test_bounds_and_the_order_of_questions(sample: tuple[Array, Array], bins: in
     assert calibration_error(levels[order], hits[order], bins)[0] == pytest.approx(found[0])
     assert aurc(levels[order], hits[order])[0] == pytest.approx(found[1])
     mean_level, mean_hit, mass = reliability(levels, hits, bins)
-    assert (np.abs(mean_level - mean_hit) * mass).sum() / len(levels) == pytest.approx(found[0])
+    assert mass.sum() == len(levels)
+    assert (mean_level * mass).sum() == pytest.approx(levels.sum())
+    assert (mean_hit * mass).sum() == pytest.approx(hits.sum())
 
 
 @given(graded(), st.integers(1, 20), st.data())
@@ -210,13 +207,13 @@ def test_a_constant_on_all_choices_of_a_question_changes_nothing(constant: int, 
     coarse = [[round(value * 64) / 64 for value in row] for row in run.log_probs]
     before = dataclasses.replace(run, log_probs=coarse)
     after = dataclasses.replace(run, log_probs=[[v + constant for v in row] for row in coarse])
-    for per_question in (brier, entropy, confidence, gold_nll, likeliest_right):
-        assert per_question(after) == pytest.approx(per_question(before))
-    assert kl_from(before, after) == pytest.approx(0, abs=1e-9)
+    for name in ("brier", "entropy", "confidence", "nll", "hits"):
+        assert getattr(raw(after), name) == pytest.approx(getattr(raw(before), name))
+    assert raw(after).kl_from(raw(before)) == pytest.approx(0, abs=1e-9)
     figures = [
         (
-            calibration_error(confidence(part), likeliest_right(part), 4)[0],
-            aurc(confidence(part), likeliest_right(part))[0],
+            calibration_error(raw(part).confidence, raw(part).hits, 4)[0],
+            aurc(raw(part).confidence, raw(part).hits)[0],
             *(value for score in SCORES for value in sets(part, part, score, 0.2)),
         )
         for part in (before, after)
@@ -227,10 +224,11 @@ def test_a_constant_on_all_choices_of_a_question_changes_nothing(constant: int, 
 def sets(
     calibration: Predictions, test: Predictions, score: Any, alpha: float
 ) -> tuple[float, float]:
-    held = gold_scores(calibration, conformal_scores(calibration, score))
-    scores = conformal_scores(test, score)
+    kept, asked = raw(calibration), raw(test)
+    held = gold_scores(kept, conformal_scores(kept, score))
+    scores = conformal_scores(asked, score)
     covered, size = conformal_sets(
-        scores, gold_scores(test, scores), conformal_thresholds(held, alpha)
+        scores, gold_scores(asked, scores), conformal_thresholds(held, alpha)
     )
     return float(covered[0]), float(size[0])
 
@@ -239,7 +237,7 @@ def sets(
 def test_sets_equal_mapies(alpha: float) -> None:
     classification = pytest.importorskip("mapie.classification")
     aps = pytest.importorskip("mapie.conformity_scores.sets.aps")
-    whole = study()["distilled/0.3-600-0"]
+    whole = study()["distill/l2-0.3-600-0"]
     calibration, test = whole.of_split("calibration"), whole.of_split("test")
 
     class Known:
@@ -271,23 +269,23 @@ def test_sets_equal_mapies(alpha: float) -> None:
     theirs = classification.SplitConformalClassifier(
         Known(), confidence_level=1 - alpha, conformity_score="lac", prefit=True
     )
-    theirs.conformalize(distribution(calibration), np.array(calibration.answers))
-    member = theirs.predict_set(distribution(test))[1][:, :, 0]
+    theirs.conformalize(raw(calibration).probabilities, np.array(calibration.answers))
+    member = theirs.predict_set(raw(test).probabilities)[1][:, :, 0]
     covered, size = sets(calibration, test, "lac", alpha)
     assert size == pytest.approx(member.sum(axis=1).mean())
     assert covered == pytest.approx(member[np.arange(90), test.answers].mean())
 
     cumulated, _ = aps.APSConformityScore.get_true_label_cumsum_proba(
-        np.array(test.answers), distribution(test), np.arange(5)
+        np.array(test.answers), raw(test).probabilities, np.arange(5)
     )
-    ours = gold_scores(test, conformal_scores(test, "aps"))
+    ours = gold_scores(raw(test), conformal_scores(raw(test), "aps"))
     assert ours == pytest.approx(cumulated[:, 0])
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_thresholds_of_draws_equal_those_of_the_questions_taken(score: Any) -> None:
-    whole = study(choices=(2, 5, 3))["distilled/0.3-600-0"]
-    calibration, test = whole.of_split("calibration"), whole.of_split("test")
+    whole = study(choices=(2, 5, 3))["distill/l2-0.3-600-0"]
+    calibration, test = raw(whole.of_split("calibration")), raw(whole.of_split("test"))
     held = gold_scores(calibration, conformal_scores(calibration, score))
     scores = conformal_scores(test, score)
     gold = gold_scores(test, scores)
@@ -308,7 +306,7 @@ def test_thresholds_of_draws_equal_those_of_the_questions_taken(score: Any) -> N
 
 
 def test_few_calibration_questions_give_sets_of_all_choices() -> None:
-    whole = study(choices=(2, 5, 3))["distilled/0.3-600-0"]
+    whole = study(choices=(2, 5, 3))["distill/l2-0.3-600-0"]
     test = whole.of_split("test")
     few = Predictions(
         *(getattr(whole.of_split("calibration"), field.name)[:8] for field in FIELDS), 1, 1
@@ -337,8 +335,8 @@ def test_conformal_scores_by_hand_with_ties_and_missing_choices() -> None:
         run_of(test=2, choices=(3, 2)),
         log_probs=[[math.log(p) for p in row] for row in ((0.25, 0.5, 0.25), (0.5, 0.5))],
     )
-    assert conformal_scores(run, "lac").tolist() == [[0.75, 0.5, 0.75], [0.5, 0.5, np.inf]]
-    assert conformal_scores(run, "aps").tolist() == [[1.0, 0.5, 1.0], [1.0, 1.0, np.inf]]
+    assert conformal_scores(raw(run), "lac").tolist() == [[0.75, 0.5, 0.75], [0.5, 0.5, np.inf]]
+    assert conformal_scores(raw(run), "aps").tolist() == [[1.0, 0.5, 1.0], [1.0, 1.0, np.inf]]
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -349,34 +347,67 @@ def test_coverage_is_at_least_what_was_asked_for(score: Any) -> None:
     """
     covered = []
     for seed in range(60):
-        whole = study(seed=seed)["distilled/0.3-600-0"]
+        whole = study(seed=seed)["distill/l2-0.3-600-0"]
         covered.append(sets(whole.of_split("calibration"), whole.of_split("test"), score, 0.2)[0])
     assert np.mean(covered) > 0.8 - 0.02
     if score == "lac":
         assert np.mean(covered) < 0.8 + 1 / 61 + 0.02
 
 
-@pytest.mark.parametrize("factor", [0.2, 1.0, 30.0])
-def test_the_fitted_temperature_is_the_best_and_scales_with_the_log_probabilities(
-    factor: float,
-) -> None:
-    run = run_of(choices=(2, 5, 3))
+@pytest.mark.parametrize("factor", [0.2, 1.0, 30.0, 1e4])
+def test_the_fitted_temperature_is_the_best_and_scales_with_the_scores(factor: float) -> None:
+    run = raw(run_of(choices=(2, 5, 3)))
     best = fitted_temperature(run)
-    assert fitted_temperature(scaled(run, 1 / factor)) == pytest.approx(factor * best, rel=1e-4)
-    losses = [gold_nll(scaled(run, best * step)).mean() for step in (0.98, 1, 1.02)]
+    assert best
+    assert fitted_temperature(run.at(1 / factor)) == pytest.approx(factor * best, rel=1e-6)
+    losses = [run.at(best * step).nll.mean() for step in (0.98, 1, 1.02)]
     assert losses[1] == min(losses)
-    assert (likeliest_right(scaled(run, best)) == likeliest_right(run)).all()
+    assert (run.at(best).hits == run.hits).all()
 
 
-def test_a_temperature_is_sought_between_a_hundredth_and_a_hundred() -> None:
+def test_the_fitted_temperature_is_scikit_learns() -> None:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    class Known(ClassifierMixin, BaseEstimator):
+        """A fitted classifier whose input is its decision."""
+
+        def fit(self, x: Array, y: Array) -> "Known":
+            self.classes_ = np.arange(5)
+            return self
+
+        def decision_function(self, x: Array) -> Array:
+            return x
+
+        def predict(self, x: Array) -> Array:
+            return x.argmax(axis=1)
+
+    run = raw(run_of())
+    theirs = CalibratedClassifierCV(
+        FrozenEstimator(Known().fit(run.logs, run.gold)), method="temperature"
+    )
+    theirs.fit(run.logs, run.gold)
+    scaled = run.at(fitted_temperature(run) or 1.0)
+    assert theirs.predict_proba(run.logs) == pytest.approx(scaled.probabilities, abs=1e-5)
+
+
+def test_where_scaling_degenerates_it_says_so_and_is_never_capped() -> None:
     run = run_of(test=6)
-    sure = dataclasses.replace(
-        run, log_probs=[[-float(place != answer) for place in range(5)] for answer in run.answers]
+    sure, wrong = (
+        raw(
+            dataclasses.replace(
+                run,
+                log_probs=[
+                    [sign * float(place != gold) for place in range(5)] for gold in run.answers
+                ],
+            )
+        )
+        for sign in (-1, 1)
     )
-    wrong = dataclasses.replace(
-        run, log_probs=[[-float(place == answer) for place in range(5)] for answer in run.answers]
-    )
-    # Sure and right: the sharper the better, until the loss rounds to nothing; wrong: the flatter.
-    assert gold_nll(scaled(sure, fitted_temperature(sure))).mean() < 1e-9
-    assert 0.01 <= fitted_temperature(sure) < 0.1
-    assert fitted_temperature(wrong) == pytest.approx(100, rel=1e-3)
+    assert fitted_temperature(sure) == 0
+    assert fitted_temperature(wrong) == float("inf")
+    # Uniform, and not worse: what the scores rank first stays first.
+    assert wrong.at(float("inf")).nll == pytest.approx(math.log(5))
+    assert (wrong.at(float("inf")).hits == wrong.hits).all()
+    assert fitted_temperature(raw(run.of_split("calibration"))) is None

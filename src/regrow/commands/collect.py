@@ -15,7 +15,7 @@ from regrow.support.params import read_params
 from regrow.support.schema import Sweep
 
 ENVIRONMENT = Path("environment.json")
-WHOLE = ("metrics/comparison.json", "metrics/claims.json", "metrics/evidence")
+WHOLE = ("metrics/summary.json", "metrics/compare")
 
 
 def main(

@@ -16,60 +16,47 @@ LABELS = {"pruned": "pruned only", "finetune": "cross-entropy", "distill": "KL d
 
 
 def main(
-    metrics: Annotated[Path, typer.Option(help="The comparison that `compare` wrote.")],
+    metrics: Annotated[Path, typer.Option(help="The folder of numbers that `compare` wrote.")],
     plots: Annotated[Path, typer.Option(help="The folder of its figures.")],
-    claims: Annotated[
-        Path | None, typer.Option(help="The verdicts that `evidence` wrote, to print them too.")
-    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
 ) -> None:
-    """Print every method's accuracy and the difference KL - CE, with intervals."""
-    comparison = read_comparison(metrics)
-    judged = read_claims(claims) if claims else {}
+    """Print every method's accuracy, the difference KL - CE with intervals, and the claims."""
+    comparison = read(metrics / "comparison.json", "sweep")
+    paired = read(metrics / "paired.json", "sweep")
+    judged = read(metrics / "claims.json", "kl_matches_ce")
+    for name, cell in comparison["sweep"].items():
+        cell["regrew"] = paired["sweep"][name]["regrew"]
     if markdown:
-        print(as_markdown(comparison))
-        if judged:
-            print(f"\n{claims_as_markdown(judged)}")
+        print(as_markdown(comparison), claims_as_markdown(judged), sep="\n\n")
         return
     console = Console(highlight=False)
     for shown in tables(comparison):
         console.print(shown)
     console.print(notes(comparison), style="dim")
-    if judged:
-        console.print(claims_table(judged))
+    console.print(claims_table(judged))
     for path in sorted([*plots.rglob("*.png"), *plots.rglob("*.svg")]):
         console.print(path.as_posix(), soft_wrap=True)
 
 
-def read_comparison(path: Path) -> dict[str, Any]:
-    """Read the JSON file of `compare`; any other is a `UserError` that names it."""
+def read(path: Path, key: str) -> dict[str, Any]:
+    """Read a JSON file of `compare` that holds `key`; any other is a `UserError` that names it."""
     try:
-        comparison = json.loads(path.read_text(encoding="utf-8"))
-        if comparison["sweep"]:
-            return dict(comparison)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found[key]:
+            return dict(found)
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path} holds no comparison; run `dvc repro` to make it")
-
-
-def read_claims(path: Path) -> dict[str, Any]:
-    """Read the JSON file of `evidence`; any other is a `UserError` that names it."""
-    try:
-        judged = json.loads(path.read_text(encoding="utf-8"))
-        if all("verdict" in claim for claim in judged.values()):
-            return dict(judged)
-    except (OSError, ValueError, AttributeError, TypeError):
-        pass
-    raise UserError(f"{path} holds no claims; run `dvc repro` to make it")
+    raise UserError(f"{path} is missing or not what `compare` writes; run `dvc repro` to make it")
 
 
 def tables(comparison: dict[str, Any]) -> Iterator[Table]:
-    """One table a train size: one row a method, grouped by sparsity; accuracies in percent."""
-    by_size: dict[int, list[dict[str, Any]]] = {}
+    """A table a score and train size: a row a method, grouped by sparsity; accuracy in percent."""
+    cells_of: dict[str, list[dict[str, Any]]] = {}
     for cell in comparison["sweep"].values():
-        by_size.setdefault(cell["train_size"], []).append(cell)
-    for train_size, cells in by_size.items():
-        yield table(f"{train_size:,} train questions", cells)
+        title = f"pruned by {cell['score']}, {cell['train_size']:,} train questions"
+        cells_of.setdefault(title, []).append(cell)
+    for title, cells in cells_of.items():
+        yield table(title, cells)
 
 
 def table(title: str, cells: list[dict[str, Any]]) -> Table:
@@ -96,7 +83,7 @@ def table(title: str, cells: list[dict[str, Any]]) -> Table:
                 f"{100 * cell['retention']:.1f} %" if first else "",
                 label,
                 interval(cell[method]),
-                interval(cell["difference"], "+") if method == "distill" else "",
+                difference(cell) if method == "distill" else "",
             )
     return shown
 
@@ -110,26 +97,32 @@ def interval(value: dict[str, float | None], sign: str = "") -> str:
     return f"{estimate} [{low}, {high}]" if low and high else f"{estimate} (no interval)"
 
 
+def difference(cell: dict[str, Any]) -> str:
+    """KL - CE, or what there is instead where no student clearly beats the floor."""
+    return interval(cell["difference"], "+") if cell["regrew"] else "nothing regrew"
+
+
 def as_markdown(comparison: dict[str, Any]) -> str:
     """The comparison as one Markdown table, a row a method."""
     cells = list(comparison["sweep"].values())
-    rows = [("", "0", "100.0 %", "teacher", interval(cells[0]["teacher"]), "")]
+    rows = [("", "", "0", "100.0 %", "teacher", interval(cells[0]["teacher"]), "")]
     for cell in cells:
         rows += [
             (
+                cell["score"],
                 f"{cell['train_size']:,}",
                 f"{cell['sparsity']:g}",
                 f"{100 * cell['retention']:.1f} %",
                 label,
                 interval(cell[method]),
-                interval(cell["difference"], "+") if method == "distill" else "",
+                difference(cell) if method == "distill" else "",
             )
             for method, label in LABELS.items()
         ]
     return "\n".join(
         [
-            "| Train size | Sparsity | Retention | Method | Accuracy, % | KL - CE, points |",
-            "|---:|---:|---:|---|---|---|",
+            "| Score | Train size | Sparsity | Retention | Method | Accuracy, % | KL - CE |",
+            "|---|---:|---:|---:|---|---|---|",
             *(f"| {' | '.join(row)} |" for row in rows),
         ]
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from regrow.support.files import rounded
+
 Array = NDArray[np.float64]
 CHUNK = 4_000_000  # resampled indices held at once: 32 MB, whatever the number of questions
 
@@ -17,6 +19,14 @@ class Interval:
     estimate: float
     low: float | None
     high: float | None
+
+
+def as_json(interval: Interval | None) -> dict[str, float | None] | None:
+    """The interval with rounded numbers; null for what cannot be had."""
+    if interval is None:
+        return None
+    ends = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+    return {name: None if value is None else rounded(value) for name, value in ends.items()}
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,10 @@ class Resamples:
 
     questions: NDArray[np.uint8]
     seeds: NDArray[np.uint8]
+
+    def first(self, draws: int) -> "Resamples":
+        """The first so many draws, or all where there are fewer."""
+        return Resamples(self.questions[:draws], self.seeds[:draws])
 
 
 def resample(questions: int, seeds: int, draws: int, seed: int, stream: int = 0) -> Resamples:
@@ -77,15 +91,21 @@ def draw_means(values: Array, resamples: Resamples) -> Array:
             f"values {values.shape} do not fit {resamples.questions.shape[1]} "
             f"questions and {resamples.seeds.shape[1]} seeds"
         )
-    draws = resamples.questions.shape[0]
-    means = np.empty((draws, seeds))
-    step = max(1, CHUNK // max(1, questions))
-    for start in range(0, draws, step):
-        counts = resamples.questions[start : start + step].astype(np.float64)
-        means[start : start + step] = counts @ values.T / questions
+    means = weighted_means(values, resamples.questions)
     if seeds == 1:
         return means[:, 0]
     return np.asarray((means * resamples.seeds).sum(axis=1) / seeds, dtype=np.float64)
+
+
+def weighted_means(values: Array, counts: NDArray[np.uint8]) -> Array:
+    """The mean of each row of `values`, shape (rows, questions), in each draw: (draws, rows)."""
+    rows, questions = values.shape
+    means = np.empty((len(counts), rows))
+    step = max(1, CHUNK // max(1, questions))
+    for start in range(0, len(counts), step):
+        part = counts[start : start + step].astype(np.float64)
+        means[start : start + step] = part @ values.T / questions
+    return means
 
 
 def percentile_interval(estimate: float, draws: Array, confidence: float) -> Interval:
@@ -114,22 +134,6 @@ def mean_interval(
     )
     assert found is not None
     return found
-
-
-def accuracy_interval(right: Array, resamples: Resamples, confidence: float) -> Interval:
-    """An accuracy with its interval; `right` is 0 or 1, shape (seeds, questions)."""
-    return mean_interval(right, resamples, confidence, bounds=(0, 1))
-
-
-def difference_interval(
-    right: Array, other: Array, resamples: Resamples, confidence: float
-) -> Interval:
-    """Accuracy of `right` minus accuracy of `other`, paired by question and by seed.
-
-    Both are 0 or 1 of shape (seeds, questions), over the same questions in the same order; every
-    draw takes the same questions and seeds of both.
-    """
-    return mean_interval(right - other, resamples, confidence, bounds=(-1, 1))
 
 
 def mean_sample(values: Array, resamples: Resamples) -> Sample:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from regrow.compare.bootstrap import Array, mean_interval, resample
-from regrow.compare.evidence import as_json
+from regrow.compare.answers import Answers
+from regrow.compare.bootstrap import Array, as_json, mean_interval, resample
 from regrow.compare.significance import holm, paired_test, verdict
-from regrow.evaluate.accuracy import gold_nll, right
 from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
 from regrow.support.files import read_yaml, rounded
@@ -32,7 +31,7 @@ class Arm(Section):
     """Runs of one study that are averaged: the same model with each of several seeds."""
 
     study: str
-    runs: list[str]
+    runs: list[str] = Field(min_length=1)
 
 
 class Contrast(Section):
@@ -46,12 +45,12 @@ class Contrast(Section):
 class Controls(Section):
     """All of a controls file."""
 
-    arms: dict[str, Arm]
+    arms: dict[str, Arm] = Field(min_length=1)
     contrasts: list[Contrast]
 
 
 @dataclass(frozen=True)
-class Answers:
+class Tested:
     """An arm's test answers.
 
     right: 1 where the model is right, [seeds, questions].
@@ -85,7 +84,7 @@ def read_controls(path: Path) -> Controls:
     return controls
 
 
-def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[str, Answers]:
+def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[str, Tested]:
     """Every arm's answers to the test questions, from `results/STUDY/predictions`.
 
     Raises `UserError` where two runs answered other questions.
@@ -105,16 +104,17 @@ def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[s
                         f"those of {next(iter(controls.arms))}; studies that are compared must "
                         "have the same data section"
                     )
-        answers[name] = Answers(
-            right=np.stack([right(run, settings.accuracy) for run in runs]),
-            nll=np.stack([gold_nll(run) for run in runs]),
+        each = [Answers.of(run, settings.accuracy) for run in runs]
+        answers[name] = Tested(
+            right=np.stack([one.hits for one in each]),
+            nll=np.stack([one.nll for one in each]),
             retention=runs[0].parameters / teacher.parameters,
         )
     return answers
 
 
 def controls_json(
-    controls: Controls, answers: Mapping[str, Answers], settings: Compare
+    controls: Controls, answers: Mapping[str, Tested], settings: Compare
 ) -> dict[str, Any]:
     """Each arm's accuracy and NLL, and each contrast's paired difference, with intervals.
 
@@ -151,7 +151,7 @@ def controls_json(
 
 
 def _contrast(
-    contrast: Contrast, answers: Mapping[str, Answers], settings: Compare
+    contrast: Contrast, answers: Mapping[str, Tested], settings: Compare
 ) -> dict[str, Any]:
     arm, other = answers[contrast.arm], answers[contrast.other]
     if arm.right.shape != other.right.shape:
@@ -174,9 +174,7 @@ def _contrast(
     }
 
 
-def _interval(
-    values: Array, settings: Compare, bounds: tuple[float, float] | None = None
-) -> dict[str, float | None] | None:
+def _interval(values: Array, settings: Compare, bounds: tuple[float, float] | None = None) -> Any:
     draws = resample(values.shape[1], len(values), settings.resamples, settings.seed)
     return as_json(mean_interval(values, draws, settings.confidence, bounds))
 

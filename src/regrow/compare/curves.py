@@ -1,170 +1,136 @@
-"""The points of every curve beyond accuracy over retention, for CSV files and figures alike."""
+"""The points of every curve and figure, as the rows of CSV files."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.stats import norm
 
-from regrow.compare.bootstrap import Array, Resamples, Sample, interval_of, over_seeds, resample
-from regrow.compare.evidence import ALPHAS, BINS, Evidence, as_json
-from regrow.compare.study import METHODS, Study, student_run
-from regrow.compare.uncertainty import (
-    SCORES,
-    confidence,
-    likeliest_right,
-    reliability,
-    risk_by_coverage,
-)
-from regrow.evaluate.predictions import Predictions
+from regrow.compare.bootstrap import Array, Interval, Sample, as_json, interval_of, over_seeds
+from regrow.compare.evidence import CellEvidence, Evidence
+from regrow.compare.measures import ALPHAS, BINS
+from regrow.compare.study import LOSSES, METHODS
+from regrow.compare.tables import cell_verdict
+from regrow.compare.uncertainty import SCORES, reliability, risk_by_coverage
 from regrow.support.files import rounded
-from regrow.support.schema import Sweep
 
 Row = dict[str, str | int | float | None]
 """A CSV line by column; None is an empty field."""
 
-
 COVERAGES = tuple(step / 20 for step in range(1, 21))
 BAND_DRAWS = 1000  # of the risk-coverage curves: a band needs fewer draws than a number in a table
+CURVES = {"nll": "nll", "ece": "ece", "set_size": "lac_size_0.1"}  # measures by column
 
 
-def measure_curves(evidence: Evidence, method: str) -> list[Row]:
-    """What changes with retention and train size: accuracy, NLL, ECE and LAC's set size.
-
-    The measures of the train-size curves, each with its interval.
-    """
-    return [
-        {
-            "sparsity": cell.sparsity,
-            "train_size": cell.train_size,
-            "retention": rounded(cell.retention),
-            **_measured(
-                evidence,
-                {
-                    "accuracy": cell.methods[method][evidence.primary],
-                    "nll": cell.methods[method]["nll"],
-                    "ece": cell.methods[method]["ece"],
-                    "set_size": cell.methods[method]["lac_size_0.1"],
-                },
-                {"accuracy": evidence.primary, "set_size": "lac_size_0.1"},
-            ),
-            "questions": evidence.questions,
-            "seeds": _seeds(evidence, method),
-        }
-        for cell in evidence.cells
+def all_curves(evidence: Evidence) -> dict[str, list[Row]]:
+    """Every CSV file by its path without the suffix, such as `reliability/distill`."""
+    curves: dict[str, list[Row]] = {}
+    for method in METHODS:
+        for name, rows in (
+            ("accuracy", accuracy_rows),
+            ("measures", measure_rows),
+            ("conformal", conformal_rows),
+            ("reliability", reliability_rows),
+            ("risk", risk_rows),
+        ):
+            curves[f"{name}/{method}"] = [
+                _place(cell)
+                | row
+                | {
+                    "questions": row.get("questions", evidence.questions),
+                    "seeds": len(evidence.seeds) if method in LOSSES else 1,
+                }
+                for cell in evidence.cells
+                for row in rows(evidence, cell, method)
+            ]
+    curves["difference"] = [
+        _place(cell) | row for cell in evidence.cells for row in difference_row(evidence, cell)
     ]
+    return curves
 
 
-def conformal_curves(evidence: Evidence, method: str) -> list[Row]:
+def accuracy_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
+    """Accuracy; the teacher, the same everywhere, stands at each cell, to draw as a level line."""
+    yield {
+        "mlp_retention": rounded(cell.mlp_retention),
+        **_column(evidence, "accuracy", "accuracy", cell.methods[method]["accuracy"]),
+    }
+
+
+def measure_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
+    """What else changes with retention and train size: the measures in `CURVES`."""
+    row: Row = {}
+    for name, measure in CURVES.items():
+        row |= _column(evidence, measure, name, cell.methods[method][measure])
+    yield row
+
+
+def conformal_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
     """Coverage and mean size of LAC and APS sets, at each alpha."""
-    return [
-        {
-            "sparsity": cell.sparsity,
-            "train_size": cell.train_size,
-            "retention": rounded(cell.retention),
-            "score": score,
-            "alpha": alpha,
-            **_measured(
-                evidence,
-                {
-                    part: cell.methods[method][f"{score}_{part}_{alpha}"]
-                    for part in ("coverage", "size")
-                },
-                {part: f"{score}_{part}_{alpha}" for part in ("coverage", "size")},
-            ),
-            "questions": evidence.questions,
-            "seeds": _seeds(evidence, method),
-        }
-        for cell in evidence.cells
-        for score in SCORES
-        for alpha in ALPHAS
-    ]
+    for kind in SCORES:
+        for alpha in ALPHAS:
+            row: Row = {"sets": kind, "alpha": alpha}
+            for part in ("coverage", "size"):
+                measure = f"{kind}_{part}_{alpha}"
+                row |= _column(evidence, measure, part, cell.methods[method][measure])
+            yield row
 
 
-def difference_rows(evidence: Evidence) -> list[Row]:
-    """Accuracy of KL minus CE, cell by cell: the rows of a forest plot."""
-    rows = []
-    for cell in evidence.cells:
-        interval = evidence.interval(
-            evidence.primary, cell.difference(evidence.primary), paired=True
-        )
-        ends = as_json(interval) or dict.fromkeys(("estimate", "low", "high"))
-        rows.append(
-            {
-                "sparsity": cell.sparsity,
-                "train_size": cell.train_size,
-                "retention": rounded(cell.retention),
-                "difference": ends["estimate"],
-                "difference_low": ends["low"],
-                "difference_high": ends["high"],
-                "questions": evidence.questions,
-                "seeds": evidence.seeds,
-            }
-        )
-    return rows
+def difference_row(evidence: Evidence, cell: CellEvidence) -> Iterator[Row]:
+    """Accuracy of KL minus CE, as the line of a forest plot, with what is said of it."""
+    gap = evidence.interval("accuracy", cell.difference("accuracy"), paired=True)
+    yield {
+        **_ends("difference", gap),
+        "named": cell.named,
+        "verdict": cell_verdict(evidence, cell),
+        "questions": evidence.questions,
+        "seeds": len(evidence.seeds),
+    }
 
 
-def reliability_rows(study: Study, sweep: Sweep, evidence: Evidence, method: str) -> list[Row]:
-    """Mean confidence and accuracy of `BINS` bins of equal mass, with Wilson intervals.
+def reliability_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
+    """Mean confidence and accuracy of bins of equal mass, with Wilson intervals.
 
     Several seeds are averaged bin by bin; the interval is that of one seed's number of questions.
     """
-    rows: list[Row] = []
-    for cell in evidence.cells:
-        points = [
-            reliability(confidence(run), likeliest_right(run), BINS)
-            for run in _runs(study, sweep, method, cell.sparsity, cell.train_size)
-        ]
-        level, hit, mass = (np.mean(parts, axis=0) for parts in zip(*points, strict=True))
-        low, high = wilson(hit, mass, evidence.settings.confidence)
-        rows += [
-            {
-                "sparsity": cell.sparsity,
-                "train_size": cell.train_size,
-                "confidence": rounded(level[index]),
-                "accuracy": rounded(hit[index]),
-                "accuracy_low": rounded(low[index]),
-                "accuracy_high": rounded(high[index]),
-                "questions": rounded(mass[index]),
-                "seeds": _seeds(evidence, method),
-            }
-            for index in range(len(mass))
-        ]
-    return rows
-
-
-def risk_rows(study: Study, sweep: Sweep, evidence: Evidence, method: str) -> list[Row]:
-    """Risk at each of `COVERAGES`, with intervals from `BAND_DRAWS` draws at most."""
-    settings = evidence.settings
-    draws = resample(
-        evidence.questions,
-        len(sweep.seed),
-        min(BAND_DRAWS, settings.resamples),
-        settings.seed,
+    points = [
+        reliability(model.test.confidence, model.test.hits, BINS)
+        for model in evidence.runs(cell, method)
+    ]
+    # Ties may leave a model with fewer bins than another seed's.
+    bins = min(len(mass) for *_, mass in points)
+    level, hit, mass = (
+        np.mean([part[:bins] for part in parts], axis=0) for parts in zip(*points, strict=True)
     )
-    rows: list[Row] = []
-    for cell in evidence.cells:
-        curves = [
-            _risks(run, draws)
-            for run in _runs(study, sweep, method, cell.sparsity, cell.train_size)
+    low, high = wilson(hit, mass, evidence.settings.confidence)
+    for index in range(bins):
+        yield {
+            "confidence": rounded(level[index]),
+            "accuracy": rounded(hit[index]),
+            "accuracy_low": rounded(low[index]),
+            "accuracy_high": rounded(high[index]),
+            "questions": rounded(mass[index]),
+        }
+
+
+def risk_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
+    """Risk at each of `COVERAGES`, with intervals from `BAND_DRAWS` draws at most."""
+    draws = evidence.draws.first(BAND_DRAWS)
+    ranks = [max(1, round(coverage * evidence.questions)) - 1 for coverage in COVERAGES]
+    curves = [
+        [
+            risk_by_coverage(model.test.confidence, model.test.hits, counts)[:, ranks]
+            for counts in (None, draws.questions)
         ]
-        for index, coverage in enumerate(COVERAGES):
-            sample = over_seeds(
-                [Sample(float(once[index]), drawn[:, index]) for once, drawn in curves], draws
-            )
-            ends = as_json(interval_of(sample, settings.confidence)) or {}
-            rows.append(
-                {
-                    "sparsity": cell.sparsity,
-                    "train_size": cell.train_size,
-                    "coverage": coverage,
-                    "risk": ends.get("estimate"),
-                    "risk_low": ends.get("low"),
-                    "risk_high": ends.get("high"),
-                    "questions": evidence.questions,
-                    "seeds": _seeds(evidence, method),
-                }
-            )
-    return rows
+        for model in evidence.runs(cell, method)
+    ]
+    for index, coverage in enumerate(COVERAGES):
+        sample = over_seeds(
+            [Sample(float(once[0, index]), drawn[:, index]) for once, drawn in curves], draws
+        )
+        yield {
+            "coverage": coverage,
+            **_ends("risk", interval_of(sample, evidence.settings.confidence)),
+        }
 
 
 def wilson(share: Array, size: Array, level: float) -> tuple[Array, Array]:
@@ -180,53 +146,24 @@ def wilson(share: Array, size: Array, level: float) -> tuple[Array, Array]:
     )
 
 
-def all_curves(study: Study, sweep: Sweep, evidence: Evidence) -> dict[str, list[Row]]:
-    """Every CSV file by its path without the suffix, such as `reliability/distill`."""
-    curves: dict[str, list[Row]] = {}
-    for method in METHODS:
-        curves[f"measures/{method}"] = measure_curves(evidence, method)
-        curves[f"conformal/{method}"] = conformal_curves(evidence, method)
-        curves[f"reliability/{method}"] = reliability_rows(study, sweep, evidence, method)
-        curves[f"risk/{method}"] = risk_rows(study, sweep, evidence, method)
-    curves["difference"] = difference_rows(evidence)
-    return curves
+def _place(cell: CellEvidence) -> Row:
+    return {
+        "score": cell.place.score,
+        "sparsity": cell.place.sparsity,
+        "train_size": cell.place.train_size,
+        "retention": rounded(cell.retention),
+    }
 
 
-def _measured(evidence: Evidence, samples: dict[str, Sample], measures: dict[str, str]) -> Row:
-    """Columns `NAME`, `NAME_low` and `NAME_high`; `measures` names those with another name."""
-    columns: Row = {}
-    for name, sample in samples.items():
-        ends = as_json(evidence.interval(measures.get(name, name), sample)) or {}
-        columns[name] = ends.get("estimate")
-        columns[f"{name}_low"] = ends.get("low")
-        columns[f"{name}_high"] = ends.get("high")
-    return columns
+def _column(evidence: Evidence, measure: str, name: str, sample: Sample) -> Row:
+    return _ends(name, evidence.interval(measure, sample))
 
 
-def _risks(run: Predictions, draws: Resamples) -> tuple[Array, Array]:
-    """Risk at each of `COVERAGES`: (coverages,), and of each draw (draws, coverages)."""
-    levels, hits = confidence(run), likeliest_right(run)
-    ranks = [max(1, round(coverage * len(run))) - 1 for coverage in COVERAGES]
-    return (
-        risk_by_coverage(levels, hits)[0, ranks],
-        risk_by_coverage(levels, hits, draws.questions)[:, ranks],
-    )
-
-
-def _runs(
-    study: Study, sweep: Sweep, method: str, sparsity: float, train_size: int
-) -> Sequence[Predictions]:
-    """The test predictions of a method's models, one a seed."""
-    names: Iterable[str]
-    if method == "teacher":
-        names = ["teacher"]
-    elif method == "pruned":
-        names = [f"pruned/{sparsity}"]
-    else:
-        folder = {"finetune": "finetuned", "distill": "distilled"}[method]
-        names = [student_run(folder, sparsity, train_size, seed) for seed in sweep.seed]
-    return [study[name].of_split("test") for name in names]
-
-
-def _seeds(evidence: Evidence, method: str) -> int:
-    return 1 if method in ("teacher", "pruned") else evidence.seeds
+def _ends(name: str, interval: Interval | None) -> Row:
+    """Columns `NAME`, `NAME_low` and `NAME_high`."""
+    ends = as_json(interval) or dict.fromkeys(("estimate", "low", "high"))
+    return {
+        name: ends["estimate"],
+        f"{name}_low": ends["low"],
+        f"{name}_high": ends["high"],
+    }

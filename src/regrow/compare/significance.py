@@ -92,16 +92,20 @@ def detectable(difference: Sample, confidence: float) -> float | None:
     return float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(POWER)) * error
 
 
-def questions_needed(questions: int, interval: Interval, distance: float) -> int | None:
+def questions_needed(
+    questions: int, interval: Interval, distance: float, held: float = 0.0
+) -> int | None:
     """How many questions would shrink the interval's half width to `distance`, if all else stays.
 
-    Its width falls with the square root of the number of questions; that of the seeds' share does
-    not, so that with several seeds this is a lower bound. None where there is no interval.
+    The variance falls with the number of questions, but for the share that makes a half width of
+    `held`, such as that of the calibration questions. The seeds' share stays too, so that with
+    several seeds this is a lower bound. None where there is no interval, or where no number of
+    these questions would do.
     """
-    if interval.low is None or interval.high is None or distance <= 0:
+    if interval.low is None or interval.high is None or distance <= held:
         return None
     half = (interval.high - interval.low) / 2
-    return int(np.ceil(questions * (half / distance) ** 2))
+    return int(np.ceil(questions * (half**2 - held**2) / (distance**2 - held**2)))
 
 
 def _sign_flip_p(gaps: Array) -> float:

@@ -1,9 +1,7 @@
 """What a model's distribution over the choices is worth: calibration, ranking, conformal sets.
 
-Every figure stands on the softmax of the summed log-probabilities
-(`regrow.evaluate.accuracy.log_distribution`) and, where a choice counts as right or wrong, on that
-distribution's own most likely choice: a confidence must belong to the choice that it is the
-confidence of. A constant added to all log-probabilities of a question therefore changes nothing.
+A confidence belongs to the choice that is made, and questions of equal confidence are taken in
+random order, in expectation.
 
 `counts` says how often each draw of a bootstrap takes each question, shape (draws, questions);
 without it a function gives the figure of the data themselves. All draws of one call have the same
@@ -11,90 +9,18 @@ number of questions.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import entr
 
-from regrow.evaluate.accuracy import gold_nll, log_distribution, right
-from regrow.evaluate.predictions import Predictions
+from regrow.compare.answers import Answers
+from regrow.compare.bootstrap import CHUNK, Array
 
-Array = NDArray[np.float64]
 Counts = NDArray[np.integer]
 Score = Literal["lac", "aps"]
 SCORES: tuple[Score, ...] = ("lac", "aps")
-CHUNK = 4_000_000  # numbers held at once: 32 MB, whatever the number of draws
 TIE = 12  # decimals: confidences closer than this are equal, so that rounding breaks no tie
-
-
-def distribution(predictions: Predictions) -> Array:
-    """The probability of each choice: (questions, most choices), 0 where a question has fewer."""
-    return np.exp(log_distribution(predictions))
-
-
-def brier(predictions: Predictions) -> Array:
-    """The Brier score of each question, sum over choices of (probability - gold)^2: from 0 to 2.
-
-    Brier 1950, "Verification of forecasts expressed in terms of probability", Monthly Weather
-    Review 78(1), in its original form for several classes. Shape (questions,).
-    """
-    gold = np.zeros_like(probabilities := distribution(predictions))
-    gold[np.arange(len(predictions)), np.asarray(predictions.answers, dtype=np.intp)] = 1
-    return np.asarray(((probabilities - gold) ** 2).sum(axis=1), dtype=np.float64)
-
-
-def entropy(predictions: Predictions) -> Array:
-    """The Shannon entropy of each question's distribution, in nats: shape (questions,)."""
-    return np.asarray(entr(distribution(predictions)).sum(axis=1), dtype=np.float64)
-
-
-def confidence(predictions: Predictions) -> Array:
-    """The probability of the most likely choice: shape (questions,)."""
-    return np.asarray(distribution(predictions).max(axis=1), dtype=np.float64)
-
-
-def likeliest_right(predictions: Predictions) -> Array:
-    """1 where the most likely choice is the gold one, 0 elsewhere: shape (questions,)."""
-    return right(predictions, "raw")
-
-
-def fitted_temperature(predictions: Predictions) -> float:
-    """The temperature whose softmax gives these questions' gold choices the lowest mean NLL.
-
-    Temperature scaling: Guo et al. 2017, "On calibration of modern neural networks", ICML. To be
-    fitted on calibration questions and used on others; it keeps every ranking. Sought between
-    1/100 and 100.
-    """
-
-    def loss(log_temperature: float) -> float:
-        return float(gold_nll(scaled(predictions, float(np.exp(log_temperature)))).mean())
-
-    ends = float(np.log(100))
-    found = minimize_scalar(loss, bounds=(-ends, ends), method="bounded", options={"xatol": 1e-8})
-    return float(np.exp(found.x))
-
-
-def scaled(predictions: Predictions, temperature: float) -> Predictions:
-    """The same predictions with every log-probability divided by `temperature`."""
-    return replace(
-        predictions,
-        log_probs=[[value / temperature for value in row] for row in predictions.log_probs],
-    )
-
-
-def kl_from(teacher: Predictions, predictions: Predictions) -> Array:
-    """KL(teacher's distribution over the choices || the model's), in nats: shape (questions,).
-
-    Kullback and Leibler 1951, "On information and sufficiency".
-    """
-    logs, target = log_distribution(predictions), log_distribution(teacher)
-    # From logarithms: a probability may round to 0 where its logarithm is finite.
-    present = np.isfinite(target)
-    gap = np.where(present, target, 0) - np.where(present, logs, 0)
-    return np.asarray((np.exp(target) * gap).sum(axis=1), dtype=np.float64)
 
 
 def calibration_error(
@@ -129,22 +55,21 @@ def calibration_error(
 
 
 def reliability(confidences: Array, hits: Array, bins: int) -> tuple[Array, Array, Array]:
-    """Mean confidence, mean hit and mass (in questions) of bins of equal mass: (bins,) each.
+    """Mean confidence, mean hit and mass (in questions) of each bin that holds a question.
 
-    The points of a reliability diagram, over the bins of `calibration_error`.
+    The points of a reliability diagram, by scikit-learn's `calibration_curve`, whose bins lie
+    between quantiles; equal confidences share one. Where the bins divide the questions evenly and
+    no two confidences are equal, they are those of `calibration_error`.
     """
-    level, mass, hit = _by_confidence(confidences, hits, _once(len(confidences)))
-    rates = np.where(mass > 0, hit / np.maximum(mass, 1), 0)
-    size = len(confidences)
-    edges = np.linspace(0, size, min(bins, size) + 1)
-    sums = [
-        np.diff(
-            np.interp(edges, np.arange(size + 1), np.append(0, np.cumsum(_unrolled(values, mass))))
-        )
-        for values in (np.broadcast_to(level, mass.shape), rates)
-    ]
-    width = np.diff(edges)
-    return sums[0] / width, sums[1] / width, width
+    from sklearn.calibration import calibration_curve
+
+    levels = np.clip(np.round(confidences, TIE), 0, 1)
+    bins = min(bins, len(levels))
+    hit, level = calibration_curve(hits, levels, n_bins=bins, strategy="quantile")
+    # calibration_curve keeps the masses to itself; these are its own bins.
+    edges = np.percentile(levels, np.linspace(0, 1, bins + 1) * 100)
+    mass = np.bincount(np.searchsorted(edges[1:-1], levels))
+    return level, hit, mass[mass > 0].astype(np.float64)
 
 
 def risk_by_coverage(confidences: Array, hits: Array, counts: Counts | None = None) -> Array:
@@ -196,7 +121,7 @@ def ratio(values: Array, weights: Array, counts: Counts | None = None) -> Array:
         )
 
 
-def conformal_scores(predictions: Predictions, score: Score) -> Array:
+def conformal_scores(answers: Answers, score: Score) -> Array:
     """How badly each choice conforms: (questions, most choices), infinite for missing choices.
 
     `lac`: 1 - the choice's probability (Sadinle, Lei and Wasserman 2019, "Least ambiguous
@@ -205,21 +130,19 @@ def conformal_scores(predictions: Predictions, score: Score) -> Array:
     (Romano, Sesia and Candès 2020, "Classification with valid and adaptive coverage", NeurIPS),
     without their randomisation: the same answer every time, and coverage on the safe side.
     """
-    logs = log_distribution(predictions)
-    probabilities = np.exp(logs)
+    probabilities = answers.probabilities
     if score == "lac":
         scores = 1 - probabilities
     else:
         as_likely = probabilities[:, :, None] >= probabilities[:, None, :]
         scores = (probabilities[:, :, None] * as_likely).sum(axis=1)
     # Rounded, so that equal scores computed in another order are equal.
-    return np.where(np.isfinite(logs), np.round(scores, TIE), np.inf)
+    return np.where(np.isfinite(answers.logs), np.round(scores, TIE), np.inf)
 
 
-def gold_scores(predictions: Predictions, scores: Array) -> Array:
+def gold_scores(answers: Answers, scores: Array) -> Array:
     """The score of each question's gold choice: shape (questions,)."""
-    answers = np.asarray(predictions.answers, dtype=np.intp)
-    return scores[np.arange(len(answers)), answers]
+    return scores[np.arange(len(answers)), answers.gold]
 
 
 def conformal_thresholds(scores: Array, alpha: float, counts: Counts | None = None) -> Array:

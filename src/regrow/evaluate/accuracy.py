@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from regrow.evaluate.predictions import SPLITS, Predictions
-from regrow.evaluate.ranking import Normalisation, first_ranked, padded
+from regrow.evaluate.ranking import Normalisation, choice_scores, first_ranked
 from regrow.support.files import rounded
 
 
@@ -17,7 +17,8 @@ def chosen(predictions: Predictions, normalisation: Normalisation) -> NDArray[np
 
     `raw` ranks by summed log-probability; `per_character` by that over the choice's characters
     (Gu et al. 2025, "OLMES", arXiv 2406.08446, section 3.3), the primary metric of AI2's cloze
-    CommonsenseQA (`acc_per_char`). Of choices that tie, the first is chosen.
+    CommonsenseQA (`acc_per_char`). Of choices that tie, the first is chosen: scores are equal to
+    the last bit where a choice stands twice, and hardly elsewhere.
     """
     return first_ranked(predictions.log_probs, predictions.characters, normalisation)
 
@@ -27,27 +28,29 @@ def right(predictions: Predictions, normalisation: Normalisation) -> NDArray[np.
     return _equal_gold(chosen(predictions, normalisation), predictions)
 
 
-def log_distribution(predictions: Predictions) -> NDArray[np.float64]:
+def log_distribution(predictions: Predictions, normalisation: Normalisation) -> NDArray[np.float64]:
     """The model's log-distribution over each question's choices, in nats: (n, most choices).
 
-    The softmax of the summed log-probabilities: the probability of each choice given that the
-    answer is one of them. Per-character scores are no log-probabilities, and are not used here.
-    Where a question has fewer choices, the rest is -inf.
+    The softmax of the scores that decide between the choices, so that the likeliest choice is the
+    chosen one. With `raw` it is the probability of each choice given that the answer is one of
+    them; per-character scores are no log-probabilities, and their softmax is one by decree. Where
+    a question has fewer choices, the rest is -inf.
     """
-    scores = padded(predictions.log_probs, -np.inf)
+    scores = choice_scores(predictions.log_probs, predictions.characters, normalisation)
     if not scores.size:
         return scores
     distribution: NDArray[np.float64] = log_softmax(scores, axis=1)
     return distribution
 
 
-def gold_nll(predictions: Predictions) -> NDArray[np.float64]:
+def gold_nll(predictions: Predictions, normalisation: Normalisation) -> NDArray[np.float64]:
     """Minus the log-probability of the gold choice among the choices, in nats: shape (n,).
 
     A model that knows nothing scores ln(number of choices), 1.609 for five.
     """
     answers = np.asarray(predictions.answers, dtype=np.intp)
-    return -log_distribution(predictions)[np.arange(len(predictions)), answers]
+    logs = log_distribution(predictions, normalisation)
+    return -logs[np.arange(len(predictions)), answers]
 
 
 def chance(predictions: Predictions) -> NDArray[np.float64]:
@@ -56,9 +59,15 @@ def chance(predictions: Predictions) -> NDArray[np.float64]:
 
 
 def longest_choice(predictions: Predictions) -> NDArray[np.float64]:
-    """1 where the (first) choice of most characters is the gold choice, 0 elsewhere: (n,)."""
-    longest = np.array([np.argmax(row) for row in predictions.characters], dtype=np.intp)
-    return _equal_gold(longest, predictions)
+    """How often the choice of most characters is the gold one: shape (n,).
+
+    1 or 0; of m choices that are equally long, one is taken at random, which makes 1 / m.
+    """
+    shares = []
+    for lengths, answer in zip(predictions.characters, predictions.answers, strict=True):
+        longest = max(lengths)
+        shares.append((lengths[answer] == longest) / list(lengths).count(longest))
+    return np.array(shares, dtype=np.float64)
 
 
 def summary(predictions: Predictions) -> dict[str, float]:
@@ -73,7 +82,7 @@ def summary(predictions: Predictions) -> dict[str, float]:
         if len(part):
             numbers[f"{split}.accuracy_per_character"] = mean(right(part, "per_character"))
             numbers[f"{split}.accuracy_raw"] = mean(right(part, "raw"))
-            numbers[f"{split}.gold_nll"] = mean(gold_nll(part))
+            numbers[f"{split}.gold_nll"] = mean(gold_nll(part, "raw"))
             numbers[f"{split}.questions"] = len(part)
     numbers["parameters"] = predictions.parameters
     numbers["mlp_parameters"] = predictions.mlp_parameters

@@ -18,15 +18,26 @@ def padded(rows: Sequence[Sequence[float]], fill: float) -> NDArray[np.float64]:
     return array
 
 
+def choice_scores(
+    log_probs: Sequence[Sequence[float]],
+    characters: Sequence[Sequence[int]],
+    normalisation: Normalisation,
+) -> NDArray[np.float64]:
+    """What decides between choices: (rows, most choices), -inf where a question has fewer.
+
+    `raw`: the choice's summed log-probability; `per_character`: that over its characters.
+    """
+    scores = padded(log_probs, -np.inf)
+    return scores / padded(characters, 1.0) if normalisation == "per_character" else scores
+
+
 def first_ranked(
     log_probs: Sequence[Sequence[float]],
     characters: Sequence[Sequence[int]],
     normalisation: Normalisation,
 ) -> NDArray[np.intp]:
     """As `chosen`, from each choice's summed log-probability and number of characters."""
-    scores = padded(log_probs, -np.inf)
-    if normalisation == "per_character":
-        scores = scores / padded(characters, 1.0)
+    scores = choice_scores(log_probs, characters, normalisation)
     if not scores.size:
         return np.zeros(len(log_probs), dtype=np.intp)
     best: NDArray[np.intp] = np.argmax(scores, axis=1)

@@ -1,14 +1,13 @@
 """The figure of accuracy over retention."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from regrow.compare.accuracy import Cell, Comparison
-from regrow.compare.bootstrap import Interval
 from regrow.plot.style import (
     ALL_STYLES,
     CHANCE,
@@ -20,15 +19,26 @@ from regrow.plot.style import (
     spread,
 )
 
+Rows = Sequence[Mapping[str, Any]]
+Curves = Mapping[str, Rows]
 
-def accuracy_figure(comparison: Comparison) -> Figure:
-    """Accuracy over whole-model retention, in percent; one panel for each train size."""
+
+def accuracy_figure(curves: Curves, about: Mapping[str, Any]) -> Figure:
+    """Accuracy over whole-model retention, in percent; one panel for each train size.
+
+    curves: rows by file name, of which those of `accuracy/METHOD` are drawn. about: what they
+    stand on, as `comparison.json` says it.
+    """
     with settings():
-        return _accuracy_figure(comparison)
+        return _accuracy_figure(curves, about)
 
 
-def _accuracy_figure(comparison: Comparison) -> Figure:
-    train_sizes = sorted({cell.train_size for cell in comparison.cells})
+def _accuracy_figure(curves: Curves, about: Mapping[str, Any]) -> Figure:
+    rows_of = {
+        method: of_first_score(curves[f"accuracy/{method}"]) for method in ("teacher", *STYLES)
+    }
+    teacher_rows = rows_of["teacher"]
+    train_sizes = sorted({row["train_size"] for row in teacher_rows})
     columns = 2 if len(train_sizes) == 4 else min(3, len(train_sizes))
     rows = math.ceil(len(train_sizes) / columns)
     # Inches: the direct labels stand right of the last column, the notes below the last row.
@@ -57,38 +67,38 @@ def _accuracy_figure(comparison: Comparison) -> Figure:
     for axes in panels[len(train_sizes) :]:
         axes.remove()
     for index, (axes, train_size) in enumerate(zip(panels, train_sizes, strict=False)):
-        cells = [cell for cell in comparison.cells if cell.train_size == train_size]
-        _draw_panel(axes, cells, comparison.chance)
+        cells = {
+            method: [row for row in found if row["train_size"] == train_size]
+            for method, found in rows_of.items()
+        }
+        _draw_panel(axes, cells, about["chance"])
         axes.set_title(f"{train_size:,} train questions", loc="left", fontsize=9)
         axes.tick_params(labelbottom=True)
         if index + columns >= len(train_sizes):
             axes.set_xlabel("parameters kept, % of the teacher's")
         if index % columns == 0:
-            axes.set_ylabel(f"test {NORMALISATIONS[comparison.normalisation]}, %")
+            axes.set_ylabel(f"test {NORMALISATIONS[about['accuracy']]}, %")
         if index % columns == columns - 1 or index == len(train_sizes) - 1:
-            _label_ends(axes, cells, comparison.chance)
-    note = interval_note(
-        comparison.confidence, comparison.questions, comparison.seeds, "Bars and band"
-    )
+            _label_ends(axes, cells, about["chance"])
+    note = interval_note(about["confidence"], about["questions"], about["seeds"], "Bars and band")
     figure.text(left / width, 0.1 / height, note, va="bottom", fontsize=7.5)
     return figure
 
 
-def _draw_panel(axes: Axes, cells: Sequence[Cell], chance: float) -> None:
-    teacher = cells[0].teacher
-    left = 100 * min(cell.retention for cell in cells)
+def _draw_panel(axes: Axes, cells: Curves, chance: float) -> None:
+    teacher = cells["teacher"][0]
+    left = 100 * min(row["retention"] for row in cells["teacher"])
     width = max(100 - left, 1.0) * 1.08
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.axhspan(*_ends(teacher), color="#000000", alpha=0.08, linewidth=0)
     axes.axhline(
-        100 * teacher.estimate, color=TEACHER.colour, linestyle=TEACHER.line, linewidth=1.1
+        100 * teacher["accuracy"], color=TEACHER.colour, linestyle=TEACHER.line, linewidth=1.1
     )
     axes.axhline(100 * chance, color=CHANCE.colour, linestyle=CHANCE.line, linewidth=1.1)
     for method, style in STYLES.items():
-        intervals: list[Interval] = [getattr(cell, method) for cell in cells]
         points = sorted(
-            (100 * cell.retention + style.shift * width, 100 * interval.estimate, *_ends(interval))
-            for cell, interval in zip(cells, intervals, strict=True)
+            (100 * row["retention"] + style.shift * width, 100 * row["accuracy"], *_ends(row))
+            for row in cells[method]
         )
         x = [point[0] for point in points]
         y = [point[1] for point in points]
@@ -111,13 +121,11 @@ def _draw_panel(axes: Axes, cells: Sequence[Cell], chance: float) -> None:
     axes.set_xlim(100 + 0.02 * width - 1.04 * width, 100 + 0.02 * width)
 
 
-def _label_ends(axes: Axes, cells: Sequence[Cell], chance: float) -> None:
+def _label_ends(axes: Axes, cells: Curves, chance: float) -> None:
     """Name each curve right of the panel, at the height of its last point, without overlaps."""
-    last = max(cells, key=lambda cell: cell.retention)
-    heights = {
-        "teacher": 100 * last.teacher.estimate,
-        "chance": 100 * chance,
-        **{method: 100 * getattr(last, method).estimate for method in STYLES},
+    last = {method: max(rows, key=lambda row: row["retention"]) for method, rows in cells.items()}
+    heights = {"chance": 100 * chance} | {
+        method: 100 * row["accuracy"] for method, row in last.items()
     }
     low, high = axes.get_ylim()
     wanted = {name: (height - low) / (high - low) for name, height in heights.items()}
@@ -146,8 +154,15 @@ def _label_ends(axes: Axes, cells: Sequence[Cell], chance: float) -> None:
         )
 
 
-def _ends(interval: Interval) -> tuple[float, float]:
+def _ends(row: Mapping[str, Any]) -> tuple[float, float]:
     """The interval in percent; one that cannot be had is drawn with no length."""
-    low = interval.estimate if interval.low is None else interval.low
-    high = interval.estimate if interval.high is None else interval.high
+    low, high = (
+        row["accuracy"] if row[name] is None else row[name]
+        for name in ("accuracy_low", "accuracy_high")
+    )
     return 100 * low, 100 * high
+
+
+def of_first_score(rows: Rows) -> list[Mapping[str, Any]]:
+    """The rows of the first importance score."""
+    return [row for row in rows if row["score"] == rows[0]["score"]]

@@ -1,7 +1,6 @@
 """Figures of the evidence: train size, reliability, risk and coverage, conformal sets, differences.
 
-They draw the rows of `regrow.curves`, which are also the CSV files, in the style of
-`regrow.figures`.
+They draw the rows of the CSV files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from regrow.compare.curves import Row
+from regrow.plot.accuracy import of_first_score
 from regrow.plot.style import ALL_STYLES, STYLES, interval_note, settings
 
-Curves = Mapping[str, list[Row]]
+Row = Mapping[str, Any]
+Curves = Mapping[str, Sequence[Row]]
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}")
 ALPHA = 0.1  # of the conformal sets drawn; the CSV files hold the others too
 MEASURES = {
@@ -28,21 +28,29 @@ MEASURES = {
 }
 
 
-def evidence_figures(
-    curves: Curves, confidence: float, questions: int, seeds: int, margin: float
-) -> dict[str, Figure]:
+def evidence_figures(every: Curves, about: Mapping[str, Any]) -> dict[str, Figure]:
     """Every figure by its name, under matplotlib's own defaults.
 
-    margin: the loss of accuracy up to which one loss is not inferior, drawn in `difference`.
+    every: rows by file name. about: what they stand on, as `comparison.json` says it; its margin
+    is drawn in `difference`.
     """
+    confidence, questions, seeds = (about[name] for name in ("confidence", "questions", "seeds"))
     note = interval_note(confidence, questions, seeds)
+    curves = {name: of_first_score(rows) for name, rows in every.items()}
+    for method in ("teacher", *STYLES):
+        curves[f"measures/{method}"] = [
+            {**one, **other}
+            for one, other in zip(
+                curves[f"accuracy/{method}"], curves[f"measures/{method}"], strict=True
+            )
+        ]
     with settings():
         return {
             "train_size": _train_size(curves, note),
             "reliability": _reliability(curves, confidence, questions, seeds),
             "risk": _risk(curves, f"{note}\n{_at_largest(curves)}"),
             "conformal": _conformal(curves, f"{note}\n{_at_largest(curves)}"),
-            "difference": _difference(curves, note, margin),
+            "difference": _difference(curves, note, about["margin"]),
         }
 
 
@@ -150,7 +158,7 @@ def _conformal(curves: Curves, note: str) -> Figure:
     for line, score in zip(grid, ("lac", "aps"), strict=True):
         for axes, part in zip(line, ("size", "coverage"), strict=True):
             for method in methods:
-                points = _where(rows[method], score=score, alpha=ALPHA)
+                points = _where(rows[method], sets=score, alpha=ALPHA)
                 if method == "teacher":
                     _level(axes, points[0], part, method)
                 else:

@@ -1,6 +1,6 @@
 """The figure of other tasks: accuracy and distance to the teacher, a line a set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from regrow.compare.curves import Row
+from regrow.plot.accuracy import of_first_score
 from regrow.plot.style import ALL_STYLES, settings
 
 PANELS = {
@@ -20,13 +20,13 @@ PANELS = {
 APART = 0.17  # between the methods of a line, in lines
 
 
-def transfer_figure(rows: Sequence[Row], confidence: float) -> Figure:
+def transfer_figure(rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Figure:
     """A column a measure, a line a set; at the smallest sparsity and the largest train size."""
     with settings():
-        return _figure(rows, confidence)
+        return _figure(of_first_score(rows), about["confidence"])
 
 
-def _figure(rows: Sequence[Row], confidence: float) -> Figure:
+def _figure(rows: Sequence[Mapping[str, Any]], confidence: float) -> Figure:
     sparsity = min(_number(row["sparsity"]) for row in rows)
     size = max(_number(row["train_size"]) for row in rows)
     shown = [row for row in rows if row["sparsity"] == sparsity and row["train_size"] == size]

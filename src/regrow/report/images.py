@@ -12,27 +12,27 @@ from regrow.report.tables import Place, label
 from regrow.support.errors import UserError
 
 FIGURES = {
-    "accuracy": (
+    "compare/accuracy": (
         "Test accuracy over the share of parameters kept; a panel for each train size.",
         "Curves of accuracy over the parameters kept, for KL self-distillation, cross-entropy and "
         "the pruned model, with the teacher and chance as levels.",
     ),
-    "evidence/difference": (
+    "compare/difference": (
         "Accuracy of KL minus cross-entropy in each cell; the dashed line is the margin.",
         "A forest plot: the difference in accuracy, KL minus cross-entropy, with its interval, a "
         "line for each sparsity and train size.",
     ),
-    "evidence/train_size": (
+    "compare/train_size": (
         "Accuracy and uncertainty over the number of train questions; a column for each sparsity.",
         "Curves over train questions of accuracy, negative log-likelihood, calibration error and "
         "the size of conformal sets, for both losses, with teacher and pruned model as levels.",
     ),
-    "evidence/reliability": (
+    "compare/reliability": (
         "Reliability: accuracy over confidence; a row for each sparsity, a column for each model.",
         "Reliability diagrams: accuracy over confidence in bins of equal mass beside the diagonal "
         "of perfect calibration, for the teacher, the pruned model and both losses.",
     ),
-    "evidence/risk": (
+    "compare/risk": (
         "Risk and coverage: errors among the most confident answers, over their share.",
         "Risk-coverage curves: the share of errors among the most confident answers, over the "
         "share of answers given, a panel for each sparsity.",
@@ -44,12 +44,12 @@ FIGURES = {
         "layer's activation that goes; below, activation over weight norm in three layers, where "
         "the neuron of the lowest norm is among the most active of the first.",
     ),
-    "evidence/transfer": (
+    "compare/transfer": (
         "Other tasks: accuracy, and distance to the teacher, of each model on each set.",
         "A dot plot: accuracy and KL from the teacher on other multiple-choice tasks, a line for "
         "each, for the teacher, the pruned model and both losses.",
     ),
-    "evidence/conformal": (
+    "compare/conformal": (
         "Conformal sets: their mean size and their coverage over the share of parameters kept.",
         "Curves over the parameters kept of the mean size and the coverage of LAC and APS "
         "conformal sets, for all models.",
@@ -73,8 +73,8 @@ def read_figures(plots: Path, comparison: Json) -> list[Figure]:
     An image is never put into the page as markup: as an `img`, an SVG runs no script and loads
     nothing. `UserError` where the accuracies' figure is missing.
     """
-    if not any((plots / f"accuracy.{kind}").is_file() for kind in ("svg", "png")):
-        raise UserError(f"{plots / 'accuracy.svg'} is missing; {MISSING}")
+    if not any((plots / f"compare/accuracy.{kind}").is_file() for kind in ("svg", "png")):
+        raise UserError(f"{plots / 'compare/accuracy.svg'} is missing; {MISSING}")
     stems = {
         path.relative_to(plots).with_suffix("").as_posix()
         for kind in ("svg", "png")
@@ -88,7 +88,7 @@ def _figure(plots: Path, stem: str, comparison: Json) -> Figure:
     kind = "svg" if (plots / f"{stem}.svg").is_file() else "png"
     path = f"plots/{stem}.{kind}"
     caption, alt = FIGURES.get(stem, (f"{path}.", f"The figure {path}."))
-    if stem in ("accuracy", "evidence/difference"):
+    if stem in ("compare/accuracy", "compare/difference"):
         alt += _range_of_differences(comparison)
     data = (plots / f"{stem}.{kind}").read_bytes()
     return Figure(path, caption, alt, _uri(data, "svg+xml" if kind == "svg" else "png"))

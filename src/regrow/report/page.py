@@ -158,19 +158,19 @@ def read_set(folder: Path, name: str) -> Results:
     params = read_yaml(folder / "params.yaml", MISSING)
     lock = read_yaml(folder / "dvc.lock", MISSING)
     text = (folder / "params.yaml").read_text(encoding="utf-8")
-    metrics = folder / "metrics"
+    metrics = folder / "metrics" / "compare"
     comparison = read_json(metrics / "comparison.json")
     with in_form(metrics / "comparison.json"):
         places = {key: Place.of(cell) for key, cell in comparison["sweep"].items()}
         accuracy, below = accuracy_table(comparison), notes(dict(comparison))
     with in_form(metrics / "claims.json"):
         claims = read_claims(read_json(metrics / "claims.json"))
-    with in_form(metrics / "evidence" / "uncertainty.json"):
-        uncertainty = read_json(metrics / "evidence" / "uncertainty.json")
-        measured = measure_tables(uncertainty, places)
-    with in_form(metrics / "evidence" / "paired.json"):
-        paired = paired_table(read_json(metrics / "evidence" / "paired.json"), places)
-    elsewhere = metrics / "evidence" / "transfer.json"
+    with in_form(metrics / "measures.json"):
+        measures = read_json(metrics / "measures.json")
+        measured = measure_tables(measures, places)
+    with in_form(metrics / "paired.json"):
+        paired = paired_table(read_json(metrics / "paired.json"), comparison, places)
+    elsewhere = metrics / "transfer.json"
     with in_form(elsewhere):
         transfer = transfer_tables(read_json(elsewhere)) if elsewhere.exists() else []
     with in_form(folder / "dvc.lock"):

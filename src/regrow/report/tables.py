@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from regrow.commands.show import interval
-from regrow.compare.evidence import MEASURES
 from regrow.plot.style import ALL_STYLES
 from regrow.report.files import Json, in_form, read_json
 
 CANNOT_SAY = "cannot say"
 METHODS = ("teacher", "pruned", "finetune", "distill")
-SCORES = ("brier", "aurc")  # without a unit, but no shares either: not shown in percent
 GIVEN = {  # what these say of some models was not measured, but follows from what they are
     "agreement": {"teacher": "100"},
     "kl": {"teacher": "0"},
@@ -55,7 +53,7 @@ class Place:
 
     @classmethod
     def of(cls, cell: Json) -> "Place":
-        """From a cell of `metrics/comparison.json`."""
+        """From a cell of `metrics/compare/comparison.json`."""
         return cls(cell["sparsity"], cell["train_size"], cell["retention"])
 
     @property
@@ -71,7 +69,7 @@ def label(method: str) -> str:
 
 
 def accuracy_table(comparison: Json) -> Table:
-    """`metrics/comparison.json`: a row a cell, a column a method, and the difference."""
+    """`metrics/compare/comparison.json`: a row a cell, a column a method, and the difference."""
     cells = list(comparison["sweep"].values())
     return Table(
         "Test accuracy, %",
@@ -87,22 +85,20 @@ def accuracy_table(comparison: Json) -> Table:
     )
 
 
-def measure_tables(uncertainty: Json, places: Mapping[str, Place]) -> dict[str, Table]:
-    """`metrics/evidence/uncertainty.json`: a table a measure, by the measure's key."""
-    sweep = uncertainty["sweep"]
+def measure_tables(measures: Json, places: Mapping[str, Place]) -> dict[str, Table]:
+    """`metrics/compare/measures.json`: a table a measure, by the measure's key."""
     return {
-        measure: _measure_table(measure, sweep, places)
-        for measure in dict.fromkeys(key for cell in sweep.values() for key in cell)
+        measure: _measure_table(measure, said, measures["sweep"], places)
+        for measure, said in measures["measures"].items()
     }
 
 
-def _measure_table(measure: str, sweep: Json, places: Mapping[str, Place]) -> Table:
-    kind = MEASURES.get(measure)
-    percent = kind is not None and not kind.unit and measure not in SCORES
-    form = "percent" if percent else "choices" if kind and kind.unit == "choices" else "number"
-    unit = "%" if percent else kind.unit if kind else ""
-    words = kind.label if kind else measure
-    better = f" ({kind.better} is better)" if kind and kind.better else ""
+def _measure_table(measure: str, said: Json, sweep: Json, places: Mapping[str, Place]) -> Table:
+    percent = said["unit"] == "fraction"
+    form = "percent" if percent else "choices" if said["unit"] == "choices" else "number"
+    unit = "%" if percent else said["unit"]
+    words = said["label"]
+    better = f" ({said['better']} is better)" if said["better"] else ""
     given = GIVEN.get(measure, {})
 
     def fields(cell: Json) -> Iterator[Cell]:
@@ -122,13 +118,12 @@ def _measure_table(measure: str, sweep: Json, places: Mapping[str, Place]) -> Ta
     )
 
 
-def paired_table(paired: Json, places: Mapping[str, Place]) -> Table:
-    """`metrics/evidence/paired.json`: a row a cell."""
-    kind = MEASURES.get(paired["measure"])
+def paired_table(paired: Json, comparison: Json, places: Mapping[str, Place]) -> Table:
+    """`metrics/compare/paired.json`: a row a cell."""
     rows = [
         [
             *_place(key, places).fields,
-            field(cell["difference"], "percent", difference=True),
+            field(comparison["sweep"][key]["difference"], "percent", difference=True),
             Cell(count(cell["only_distill_right"])),
             Cell(count(cell["only_finetune_right"])),
             Cell(_p(cell["p"])),
@@ -139,7 +134,7 @@ def paired_table(paired: Json, places: Mapping[str, Place]) -> Table:
         for key, cell in paired["sweep"].items()
     ]
     return Table(
-        f"KL against cross-entropy on the same questions: {kind.label if kind else ''}",
+        "KL against cross-entropy on the same questions",
         [
             *PLACE,
             "KL - CE, points",
@@ -153,14 +148,14 @@ def paired_table(paired: Json, places: Mapping[str, Place]) -> Table:
         rows,
         note=(
             "p: exact, two-sided, paired by question; Holm: adjusted for all cells of the grid. "
-            f"Verdict at a margin of {100 * paired['margin']:g} points. Detectable: the smallest "
-            "true difference that such a test finds in 4 of 5 repetitions."
+            f"Verdict at a margin of {100 * comparison['margin']:g} points. Detectable: the "
+            "smallest true difference that such a test finds in 4 of 5 repetitions."
         ),
     )
 
 
 def transfer_tables(transfer: Json) -> list[Table]:
-    """`metrics/evidence/transfer.json`: a table a measure, a row a set and cell."""
+    """`metrics/compare/transfer.json`: a table a measure, a row a set and cell."""
     changes = {"finetune_change": "CE - teacher", "distill_change": "KL - teacher"}
     forms = {"accuracy": ("Accuracy, %", "percent"), "kl": ("KL from the teacher, nats", "number")}
     tables = []
@@ -171,7 +166,7 @@ def transfer_tables(transfer: Json) -> list[Table]:
         rows = [
             [
                 Cell(f"{name} (n = {of_set['questions']:,})"),
-                *map(Cell, key.rsplit("-", 1)),
+                *map(Cell, key.split("-")[1:]),
                 *(field(cell[measure][method], form) for method in methods),
                 *(
                     field(cell[measure][gap], form, difference=True)
@@ -267,5 +262,5 @@ def _place(key: str, places: Mapping[str, Place]) -> Place:
     """The cell `S-N`, which the comparison may not hold."""
     if key in places:
         return places[key]
-    sparsity, _, train_size = key.rpartition("-")
+    _, sparsity, train_size = key.split("-")
     return Place(float(sparsity), int(train_size), None)

@@ -1,29 +1,55 @@
-"""Compare the two losses: accuracy over retention with intervals, from stored predictions."""
+"""Compare the two losses: accuracy, uncertainty, paired tests and claims, from predictions."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from regrow.compare.accuracy import COLUMNS, as_json, compare, curve
-from regrow.compare.study import METHODS, read_study
-from regrow.plot.accuracy import accuracy_figure
-from regrow.plot.style import save
-from regrow.support.files import write_csv, write_json
+from regrow.compare.claims import claims_json
+from regrow.compare.curves import all_curves
+from regrow.compare.evidence import gather
+from regrow.compare.study import read_study
+from regrow.compare.tables import comparison_json, measures_json, paired_json, summary_json
+from regrow.compare.transfer import transfer_json, transfer_rows
+from regrow.support.files import replacing, write_csv, write_json
 from regrow.support.params import read_params
 
 
 def main(
-    predictions: Annotated[Path, typer.Option(help="Folder of every model's predictions.")],
-    metrics: Annotated[Path, typer.Option(help="JSON file to write the comparison to.")],
-    plots: Annotated[Path, typer.Option(help="Folder to write curves and figures to.")],
+    predictions: Annotated[Path, typer.Option(help="folder of every model's predictions")],
+    summary: Annotated[Path, typer.Option(help="JSON file to write what is decided by to")],
+    metrics: Annotated[Path, typer.Option(help="folder to write all numbers to")],
+    plots: Annotated[Path, typer.Option(help="folder to write curves and figures to")],
 ) -> None:
-    """Write accuracies and paired differences of the sweep that params.yaml names."""
+    """Compare the losses over the sweep that params.yaml names."""
     params = read_params()
+    settings = params.compare
     study = read_study(predictions, params.sweep)
-    comparison = compare(study, params.sweep, params.compare)
-    for method in METHODS:
-        rows = [dict(zip(COLUMNS, row, strict=True)) for row in curve(comparison, method)]
-        write_csv(plots / "accuracy" / f"{method}.csv", rows)
-    save(accuracy_figure(comparison), plots / "accuracy")
-    write_json(metrics, as_json(comparison))
+
+    # Matplotlib takes a second to load, which whoever lacks predictions need not wait.
+    from regrow.plot.accuracy import accuracy_figure
+    from regrow.plot.evidence import evidence_figures
+    from regrow.plot.style import save
+    from regrow.plot.transfer import transfer_figure
+
+    evidence = gather(study, params.sweep, settings)
+    comparison, curves = comparison_json(evidence), all_curves(evidence)
+    figures = {"accuracy": accuracy_figure(curves, comparison)}
+    figures |= evidence_figures(curves, comparison)
+    transfer = transfer_json(study, params.sweep, settings)
+    if transfer:
+        curves["transfer"] = transfer_rows(transfer, params.sweep)
+        figures["transfer"] = transfer_figure(curves["transfer"], comparison)
+    with replacing(plots) as folder:
+        for name, rows in curves.items():
+            write_csv(folder / f"{name}.csv", rows)
+        for name, figure in figures.items():
+            save(figure, folder / name)
+    with replacing(metrics) as folder:
+        write_json(folder / "comparison.json", comparison)
+        write_json(folder / "measures.json", measures_json(evidence))
+        write_json(folder / "paired.json", paired_json(evidence))
+        write_json(folder / "claims.json", claims_json(evidence))
+        if transfer:
+            write_json(folder / "transfer.json", transfer)
+    write_json(summary, summary_json(evidence))

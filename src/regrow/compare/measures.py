@@ -1,0 +1,365 @@
+"""Every measure of a model: one function each, with its unit and which way is better.
+
+A measure takes a `Model` and gives either the values whose mean it is, one a question, or a
+`Sample`, or None for a model that it says nothing of. The first line of its docstring is its name
+in words. `compare` writes whatever stands in `MEASURES`, with these words, and the report prints
+it.
+
+scikit-learn computes the numbers that it has (log loss, Brier score, the bins of the calibration
+error); their draws are NumPy's, for hundreds of resampled data sets a measure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from regrow.compare.answers import Answers, fitted_temperature
+from regrow.compare.bootstrap import Array, Resamples, Sample, interval_of, mean_sample
+from regrow.compare.uncertainty import (
+    SCORES,
+    Counts,
+    Score,
+    calibration_error,
+    conformal_scores,
+    conformal_sets,
+    conformal_thresholds,
+    gold_scores,
+    ratio,
+    reliability,
+    selective_risk,
+)
+from regrow.support.tables import Table
+
+BINS = 15  # of the calibration error, as in Guo et al. 2017, ICML
+ALPHAS = (0.05, 0.1, 0.2)
+COVERED = 0.8  # selective accuracy is that of this share of the answers, the most confident ones
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model's answers, and what its measures stand on.
+
+    test, held: its answers to the test and the calibration questions.
+    draws: of test questions and seeds. held_draws: of calibration questions, independent of
+    those; None takes them as they are.
+    teacher, pruned: those that it is measured by; a model has no teacher if it is the teacher, and
+    no pruned one unless it is a student.
+    raw: the same on summed log-probabilities, where accuracy is decided by another rule.
+    """
+
+    test: Answers
+    held: Answers
+    draws: Resamples
+    held_draws: Counts | None
+    confidence: float
+    teacher: "Model | None" = None
+    pruned: "Model | None" = None
+    raw: "Model | None" = None
+
+    @cached_property
+    def temperature(self) -> float | None:
+        """The one that fits the calibration questions; see `fitted_temperature`."""
+        return fitted_temperature(self.held)
+
+    @cached_property
+    def scaled(self) -> Answers | None:
+        """The test answers at that temperature; None where there is none or it is 0.
+
+        The temperature is fitted once: its own noise, that of one number, is not in the draws.
+        """
+        return self.test.at(self.temperature) if self.temperature else None
+
+    def mean(self, values: Array) -> Sample:
+        """The mean of values of test questions, with its draws."""
+        return mean_sample(values[None], self.draws)
+
+    def ratio(self, values: Array, weights: Array) -> Sample:
+        """The mean of `values` weighted by `weights`, with its draws."""
+        return Sample(
+            float(ratio(values, weights)[0]), ratio(values, weights, self.draws.questions)
+        )
+
+    def share(self, part: Sample, whole: Sample) -> Sample:
+        """`part` over `whole`, which has an interval only where that of `whole` lies above 0.
+
+        A ratio has no useful interval where its denominator may be zero (Fieller 1954, Journal of
+        the Royal Statistical Society B 16).
+        """
+        draws = np.full_like(whole.draws, np.nan)
+        cost = interval_of(whole, self.confidence)
+        if cost is None or whole.estimate <= 0:
+            return Sample(np.nan, draws)
+        if cost.low is not None and cost.low > 0:
+            safe = whole.draws > 0
+            draws[safe] = part.draws[safe] / whole.draws[safe]
+        return Sample(part.estimate / whole.estimate, draws)
+
+    @property
+    def missing(self) -> Sample:
+        """What the data cannot give."""
+        return Sample(np.nan, np.full(len(self.draws.questions), np.nan))
+
+
+Value = Array | Sample | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a number is, and how it is had.
+
+    label: its name in words. unit: `fraction`, shown in percent, `nats`, `choices` or none.
+    better: `higher`, `lower`, or "" where neither is. bounds: of one question's value, where the
+    measure is a mean over questions. centred: see `interval_of`. calibrated: it stands on the
+    calibration questions too, and the draws resample them.
+    """
+
+    function: Callable[[Model], Value]
+    label: str
+    unit: str
+    better: str
+    bounds: tuple[float, float] | None = None
+    centred: bool = False
+    calibrated: bool = False
+
+    def __call__(self, model: Model) -> Sample | None:
+        """The measure of a model with its draws."""
+        found = self.function(model)
+        return model.mean(found) if isinstance(found, np.ndarray) else found
+
+
+class Measures(Table[Measure]):
+    """Measures by name."""
+
+    def measure(
+        self, unit: str = "", better: str = "", **said: Any
+    ) -> Callable[[Callable[[Model], Value]], Callable[[Model], Value]]:
+        """Add a function under its own name, with what `Measure` says of it: a decorator."""
+
+        def add(function: Callable[[Model], Value]) -> Callable[[Model], Value]:
+            label = (function.__doc__ or function.__name__).splitlines()[0].rstrip(".")
+            self[function.__name__] = Measure(function, label, unit, better, **said)
+            return function
+
+        return add
+
+
+MEASURES = Measures()
+
+
+@MEASURES.measure("fraction", "higher", bounds=(0, 1))
+def accuracy(model: Model) -> Value:
+    """Accuracy."""
+    return model.test.hits
+
+
+@MEASURES.measure("nats", "lower")
+def nll(model: Model) -> Value:
+    """NLL of the gold choice."""
+    return _log_loss(model, model.test)
+
+
+@MEASURES.measure("", "lower", bounds=(0, 2))
+def brier(model: Model) -> Value:
+    """Brier score."""
+    from sklearn.metrics import brier_score_loss
+
+    test = model.test
+    labels = range(test.logs.shape[1])
+    if len(labels) < 2:
+        return test.brier
+    estimate = brier_score_loss(test.gold, test.probabilities, labels=labels, scale_by_half=False)
+    return replace(model.mean(test.brier), estimate=float(estimate))
+
+
+@MEASURES.measure("fraction", "lower", centred=True)
+def ece(model: Model) -> Value:
+    """Expected calibration error."""
+    return _calibration_error(model, model.test)
+
+
+@MEASURES.measure("nats", "lower")
+def nll_scaled(model: Model) -> Value:
+    """NLL after temperature scaling."""
+    return _log_loss(model, model.scaled) if model.scaled else model.missing
+
+
+@MEASURES.measure("fraction", "lower", centred=True)
+def ece_scaled(model: Model) -> Value:
+    """Expected calibration error after temperature scaling."""
+    return _calibration_error(model, model.scaled) if model.scaled else model.missing
+
+
+@MEASURES.measure("fraction", "higher")
+def information(model: Model) -> Value:
+    """Information regained, as a share of the teacher's.
+
+    What the distribution, once scaled, says of the gold choice: ln(choices) - NLL. A uniform one
+    says nothing.
+    """
+    if model.teacher is None:
+        return None
+    if model.scaled is None or model.teacher.scaled is None:
+        return model.missing
+    own, teachers = (
+        model.mean(answers.log_choices - answers.nll)
+        for answers in (model.scaled, model.teacher.scaled)
+    )
+    return model.share(own, teachers)
+
+
+@MEASURES.measure("nats")
+def entropy_right(model: Model) -> Value:
+    """Entropy on right answers."""
+    return model.ratio(model.test.entropy, model.test.hits)
+
+
+@MEASURES.measure("nats")
+def entropy_wrong(model: Model) -> Value:
+    """Entropy on wrong answers."""
+    return model.ratio(model.test.entropy, 1 - model.test.hits)
+
+
+@MEASURES.measure("fraction", "higher")
+def selective_accuracy(model: Model) -> Value:
+    """Accuracy on the surest 80 %."""
+    risk = _selective(model, 1)
+    return Sample(1 - risk.estimate, 1 - risk.draws)
+
+
+@MEASURES.measure("", "lower")
+def aurc(model: Model) -> Value:
+    """Area under the risk-coverage curve."""
+    return _selective(model, 0)
+
+
+@MEASURES.measure("fraction", "higher", bounds=(0, 1))
+def agreement(model: Model) -> Value:
+    """Agreement with the teacher's choice."""
+    if model.teacher is None:
+        return None
+    return np.where(model.test.chosen == model.teacher.test.chosen, 1.0, 0.0)
+
+
+@MEASURES.measure("nats", "lower")
+def kl(model: Model) -> Value:
+    """KL from the teacher's distribution."""
+    return model.test.kl_from(model.teacher.test) if model.teacher else None
+
+
+@MEASURES.measure("nats", "lower")
+def kl_scaled(model: Model) -> Value:
+    """KL from the teacher's distribution, both after temperature scaling."""
+    if model.teacher is None:
+        return None
+    if model.scaled is None or model.teacher.scaled is None:
+        return model.missing
+    return model.scaled.kl_from(model.teacher.scaled)
+
+
+@MEASURES.measure("fraction", "higher")
+def accuracy_teacher_right(model: Model) -> Value:
+    """Accuracy on questions that the teacher gets right."""
+    return model.ratio(model.test.hits, model.teacher.test.hits) if model.teacher else None
+
+
+@MEASURES.measure("fraction", "higher")
+def accuracy_teacher_wrong(model: Model) -> Value:
+    """Accuracy on questions that the teacher gets wrong."""
+    return model.ratio(model.test.hits, 1 - model.teacher.test.hits) if model.teacher else None
+
+
+@MEASURES.measure("fraction", "higher")
+def recovery(model: Model) -> Value:
+    """Share of the lost accuracy recovered.
+
+    (student - pruned) / (teacher - pruned): 0 where nothing, 1 where all was recovered.
+    """
+    if model.pruned is None or model.teacher is None:
+        return None
+    student, pruned, teacher = (
+        model.mean(one.test.hits) for one in (model, model.pruned, model.teacher)
+    )
+    return model.share(student - pruned, teacher - pruned)
+
+
+def _log_loss(model: Model, answers: Answers) -> Sample:
+    """scikit-learn's log loss, where it does not cut off: it takes no probability below epsilon."""
+    from sklearn.metrics import log_loss
+
+    sample = model.mean(answers.nll)
+    labels = range(answers.logs.shape[1])
+    if len(labels) < 2 or answers.nll.max() > -np.log(np.finfo(np.float64).eps):
+        return sample
+    return replace(
+        sample, estimate=float(log_loss(answers.gold, answers.probabilities, labels=labels))
+    )
+
+
+def _calibration_error(model: Model, answers: Answers) -> Sample:
+    level, hit, mass = reliability(answers.confidence, answers.hits, BINS)
+    return Sample(
+        float((np.abs(hit - level) * mass).sum() / len(answers)),
+        calibration_error(answers.confidence, answers.hits, BINS, model.draws.questions),
+    )
+
+
+def _selective(model: Model, part: int) -> Sample:
+    once, drawn = (
+        selective_risk(model.test.confidence, model.test.hits, COVERED, counts)[part]
+        for counts in (None, model.draws.questions)
+    )
+    return Sample(float(once[0]), drawn)
+
+
+def _conformal(score: Score, alpha: float, part: int) -> Callable[[Model], Value]:
+    """Coverage (part 0) or mean size (1) of conformal sets."""
+
+    def value(model: Model) -> Sample:
+        if not len(model.held):
+            return model.missing
+        scores = conformal_scores(model.test, score)
+        gold = gold_scores(model.test, scores)
+        kept = gold_scores(model.held, conformal_scores(model.held, score))
+        once = conformal_thresholds(kept, alpha)
+        counts = model.draws.questions
+        drawn = (
+            np.repeat(once, len(counts))
+            if model.held_draws is None
+            else conformal_thresholds(kept, alpha, model.held_draws)
+        )
+        return Sample(
+            float(conformal_sets(scores, gold, once)[part][0]),
+            conformal_sets(scores, gold, drawn, counts)[part],
+        )
+
+    return value
+
+
+def _on_raw(measure: Measure) -> Measure:
+    return replace(
+        measure,
+        function=lambda model: measure.function(model.raw) if model.raw else None,
+        label=f"{measure.label}, by summed log-probability",
+    )
+
+
+for _score in SCORES:
+    for _alpha in ALPHAS:
+        _name = f"{_score.upper()} {{}} at alpha = {_alpha}"
+        MEASURES[f"{_score}_coverage_{_alpha}"] = Measure(
+            _conformal(_score, _alpha, 0),
+            _name.format("coverage"),
+            *("fraction", ""),
+            calibrated=True,
+        )
+        MEASURES[f"{_score}_size_{_alpha}"] = Measure(
+            _conformal(_score, _alpha, 1),
+            _name.format("set size"),
+            *("choices", "lower"),
+            calibrated=True,
+        )
+for _name in ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled", "aurc"):
+    MEASURES[f"{_name}_raw"] = _on_raw(MEASURES[_name])
