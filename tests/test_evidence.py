@@ -151,7 +151,8 @@ def test_what_cannot_be_said_is_null_and_no_crash(tmp_path: Path, case: str, hel
     evidence = gather(study, sweep, SETTINGS)
     figures = evidence_figures(all_curves(evidence), comparison_json(evidence))
     if held == 0:
-        save(figures["conformal"], tmp_path / "conformal")
+        for name, figure in figures.items():
+            save(figure, tmp_path / name)
 
 
 def test_a_cell_that_is_better_for_itself_is_not_among_others_that_are_tested_too() -> None:

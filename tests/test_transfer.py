@@ -9,8 +9,8 @@ from regrow.compare.answers import Answers
 from regrow.compare.evidence import gather
 from regrow.compare.study import Study
 from regrow.compare.transfer import transfer_json, transfer_rows
+from regrow.plot.evidence import transfer_figure
 from regrow.plot.style import save
-from regrow.plot.transfer import transfer_figure
 from simulated import compare_settings, simulated_study, sweep_of
 
 SWEEP = sweep_of((0.1, 0.2), (600,), (0, 1))

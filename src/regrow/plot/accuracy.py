@@ -1,168 +1,182 @@
-"""The figure of accuracy over retention."""
+"""The figures of accuracy: over retention with the paired differences below, and these by name."""
 
-import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from regrow.plot.rows import (
+    Curves,
+    Row,
+    Rows,
+    cell_name,
+    column,
+    curve,
+    ends,
+    level_of,
+    values,
+    where,
+)
 from regrow.plot.style import (
-    ALL_STYLES,
-    CHANCE,
-    NORMALISATIONS,
+    GREY,
+    LEVELS,
+    METHODS,
+    PERCENT,
+    STUDENTS,
     STYLES,
-    TEACHER,
+    Style,
+    bars,
     interval_note,
+    legend,
+    level,
+    names,
+    panels,
     settings,
-    spread,
 )
 
-Rows = Sequence[Mapping[str, Any]]
-Curves = Mapping[str, Rows]
+RULES = {"raw": "accuracy", "per_character": "accuracy per character"}
+NOTHING = "not testable"
+NOTHING_REGREW: dict[str, Any] = {"color": GREY, "marker": "x", "linestyle": "", "markersize": 6}
+GAP = Style("KL - CE", STUDENTS["distill"].colour, "o", "-", STUDENTS["distill"].colour)
+LATER = Style("KL - CE", GAP.colour, "o", "-", "white")
 
 
-def accuracy_figure(curves: Curves, about: Mapping[str, Any]) -> Figure:
-    """Accuracy over whole-model retention, in percent; one panel for each train size.
+def accuracy_figure(curves: Curves, about: Row) -> Figure:
+    """Accuracy over whole-model retention, and KL - CE below it with paired intervals.
 
-    curves: rows by file name, of which those of `accuracy/METHOD` are drawn. about: what they
-    stand on, as `comparison.json` says it.
+    A column a score, two rows a train size.
+
+    Args:
+        curves: of these, `accuracy/METHOD` and `difference` are drawn.
+        about: what they stand on, as `comparison.json` says it.
     """
-    with settings():
-        return _accuracy_figure(curves, about)
-
-
-def _accuracy_figure(curves: Curves, about: Mapping[str, Any]) -> Figure:
-    rows_of = {
-        method: of_first_score(curves[f"accuracy/{method}"]) for method in ("teacher", *STYLES)
-    }
-    teacher_rows = rows_of["teacher"]
-    train_sizes = sorted({row["train_size"] for row in teacher_rows})
-    columns = 2 if len(train_sizes) == 4 else min(3, len(train_sizes))
-    rows = math.ceil(len(train_sizes) / columns)
-    # Inches: the direct labels stand right of the last column, the notes below the last row.
-    panel_width = 4.6 if columns == 1 else 2.9
-    panel_height, left, right, top, bottom, gap = 3.0, 0.65, 1.75, 0.4, 0.95, 0.6
-    width = left + columns * panel_width + (columns - 1) * 0.2 + right
-    height = top + rows * panel_height + (rows - 1) * gap + bottom
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(
-        rows,
-        columns,
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        gridspec_kw={
-            "left": left / width,
-            "right": 1 - right / width,
-            "top": 1 - top / height,
-            "bottom": bottom / height,
-            "wspace": 0.2 / panel_width,
-            "hspace": gap / panel_height,
-        },
+    rows = {method: curves[f"accuracy/{method}"] for method in METHODS}
+    scores, sizes = values(rows["teacher"], "score"), values(rows["teacher"], "train_size")
+    note = (
+        f"{interval_note(about['confidence'], about['questions'], about['seeds'])}\n"
+        "KL - CE is paired by question and seed: its interval is what tells the losses apart, "
+        "and not whether\nthe bars above overlap. Dashed: the margin up to which KL is not "
+        "inferior."
     )
-    panels: list[Axes] = list(grid.flat)
-    for axes in panels[len(train_sizes) :]:
-        axes.remove()
-    for index, (axes, train_size) in enumerate(zip(panels, train_sizes, strict=False)):
-        cells = {
-            method: [row for row in found if row["train_size"] == train_size]
-            for method, found in rows_of.items()
-        }
-        _draw_panel(axes, cells, about["chance"])
-        axes.set_title(f"{train_size:,} train questions", loc="left", fontsize=9)
-        axes.tick_params(labelbottom=True)
-        if index + columns >= len(train_sizes):
+    with settings():
+        figure, grid = panels(
+            [4.6 if len(scores) == 1 else 2.7] * len(scores),
+            [2.4, 1.1] * len(sizes),
+            note,
+            top=0.9,
+            down=0.25,
+            sharex=True,
+            sharey="row",
+        )
+        for place, size in enumerate(sizes):
+            above, below = grid[2 * place], grid[2 * place + 1]
+            for left, under, score in zip(above, below, scores, strict=True):
+                here = {"score": score, "train_size": size}
+                _draw_methods(left, {name: where(rows[name], **here) for name in rows}, about)
+                _draw_differences(under, where(curves["difference"], **here), about["margin"])
+            many = f"{size:,} train questions\n" if len(sizes) > 1 else ""
+            above[0].set_ylabel(f"{many}test {RULES[about['accuracy']]}, %")
+            below[0].set_ylabel("KL - CE,\npoints")
+        for axes, score in zip(grid[0], scores, strict=True):
+            many = f", {sizes[0]:,} train questions" if len(sizes) == 1 else ""
+            axes.set_title(f"pruned by {score}{many}", loc="left", fontsize=9)
+        for axes in grid[-1]:
             axes.set_xlabel("parameters kept, % of the teacher's")
-        if index % columns == 0:
-            axes.set_ylabel(f"test {NORMALISATIONS[about['accuracy']]}, %")
-        if index % columns == columns - 1 or index == len(train_sizes) - 1:
-            _label_ends(axes, cells, about["chance"])
-    note = interval_note(about["confidence"], about["questions"], about["seeds"], "Bars and band")
-    figure.text(left / width, 0.1 / height, note, va="bottom", fontsize=7.5)
+        _same_heights(grid[::2])
+        _same_heights(grid[1::2])
+        handles = names(*STYLES)
+        if where(curves["difference"], verdict=NOTHING):
+            handles.append(_nothing())
+        legend(figure, handles)
     return figure
 
 
-def _draw_panel(axes: Axes, cells: Curves, chance: float) -> None:
-    teacher = cells["teacher"][0]
-    left = 100 * min(row["retention"] for row in cells["teacher"])
-    width = max(100 - left, 1.0) * 1.08
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.axhspan(*_ends(teacher), color="#000000", alpha=0.08, linewidth=0)
-    axes.axhline(
-        100 * teacher["accuracy"], color=TEACHER.colour, linestyle=TEACHER.line, linewidth=1.1
-    )
-    axes.axhline(100 * chance, color=CHANCE.colour, linestyle=CHANCE.line, linewidth=1.1)
-    for method, style in STYLES.items():
-        points = sorted(
-            (100 * row["retention"] + style.shift * width, 100 * row["accuracy"], *_ends(row))
-            for row in cells[method]
+def difference_figure(curves: Curves, about: Row) -> Figure:
+    """A forest plot of KL minus CE, a line a cell; what was named before the run is full."""
+    rows = curves["difference"]
+    named = any(row["named"] != "exploratory" for row in rows)
+    note = interval_note(about["confidence"], about["questions"], about["seeds"])
+    note += "\nThe dashed line is the margin up to which KL is not inferior."
+    with settings():
+        figure, grid = panels(
+            [2.9], [0.26 * len(rows) + 0.2], note, left=2.7, right=1.6, top=0.5 if named else 0.35
         )
-        x = [point[0] for point in points]
-        y = [point[1] for point in points]
-        axes.errorbar(
-            x,
-            y,
-            yerr=(
-                [point[1] - point[2] for point in points],
-                [point[3] - point[1] for point in points],
-            ),
-            color=style.colour,
-            linestyle=style.line,
-            linewidth=1.3,
-            marker=style.marker,
-            markersize=5,
-            markerfacecolor=style.fill,
-            elinewidth=0.9,
-            capsize=2.5,
-        )
-    axes.set_xlim(100 + 0.02 * width - 1.04 * width, 100 + 0.02 * width)
+        axes: Axes = grid[0, 0]
+        places = np.arange(len(rows))[::-1]
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.axvline(-about["margin"], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.grid(visible=False)
+        for place, row in zip(places, rows, strict=True):
+            _draw_line(
+                axes, int(place), row, LATER if named and row["named"] == "exploratory" else GAP
+            )
+        labels = [f"{cell_name(row)}, {row['train_size']:,} train" for row in rows]
+        axes.set_yticks(places, labels, fontsize=8)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.xaxis.set_major_formatter(PERCENT)
+        axes.set_xlabel("accuracy, KL - CE, points (right of 0: KL is better)")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        if named:
+            look: dict[str, Any] = {"marker": "o", "linestyle": "", "color": GAP.colour}
+            legend(
+                figure,
+                [
+                    Line2D([], [], label="named before the run", **look),
+                    Line2D([], [], label="looked at after", markerfacecolor="white", **look),
+                ],
+            )
+    return figure
 
 
-def _label_ends(axes: Axes, cells: Curves, chance: float) -> None:
-    """Name each curve right of the panel, at the height of its last point, without overlaps."""
-    last = {method: max(rows, key=lambda row: row["retention"]) for method, rows in cells.items()}
-    heights = {"chance": 100 * chance} | {
-        method: 100 * row["accuracy"] for method, row in last.items()
-    }
-    low, high = axes.get_ylim()
-    wanted = {name: (height - low) / (high - low) for name, height in heights.items()}
-    for name, height in spread(wanted, gap=0.062).items():
-        style = ALL_STYLES[name]
-        axes.plot(
-            [1.03, 1.06, 1.09],
-            [height] * 3,
-            transform=axes.transAxes,
-            clip_on=False,
-            color=style.colour,
-            linestyle=style.line,
-            linewidth=1.3,
-            marker=style.marker,
-            markevery=[1],
-            markersize=5,
-            markerfacecolor=style.fill,
-        )
-        axes.annotate(
-            style.label,
-            (1.115, height),
-            xycoords="axes fraction",
-            va="center",
-            fontsize=8,
-            color=style.colour,
-        )
+def _draw_methods(axes: Axes, rows: Curves, about: Row) -> None:
+    for name, style in LEVELS.items():
+        if about[name] is not None:
+            level(axes, about[name], style)
+    level_of(axes, rows["teacher"][0], "accuracy", "teacher")
+    # Nothing removed is the teacher itself, where every model starts.
+    whole = {**rows["teacher"][0], "retention": 1.0, "accuracy_low": None, "accuracy_high": None}
+    curve(axes, [*rows["pruned"], whole], "retention", "accuracy", "pruned")
+    for method in STUDENTS:
+        curve(axes, rows[method], "retention", "accuracy", method)
+    axes.xaxis.set_major_formatter(PERCENT)
+    axes.yaxis.set_major_formatter(PERCENT)
 
 
-def _ends(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The interval in percent; one that cannot be had is drawn with no length."""
-    low, high = (
-        row["accuracy"] if row[name] is None else row[name]
-        for name in ("accuracy_low", "accuracy_high")
-    )
-    return 100 * low, 100 * high
+def _draw_differences(axes: Axes, rows: Rows, margin: float) -> None:
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.axhline(-margin, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    told = [row for row in rows if row["verdict"] != NOTHING]
+    if told:
+        bars(axes, column(told, "retention"), ends(told, "difference"), GAP, line="")
+    nothing = where(rows, verdict=NOTHING)
+    axes.plot(column(nothing, "retention"), [0.0] * len(nothing), **NOTHING_REGREW)
+    axes.yaxis.set_major_formatter(PERCENT)
 
 
-def of_first_score(rows: Rows) -> list[Mapping[str, Any]]:
-    """The rows of the first importance score."""
-    return [row for row in rows if row["score"] == rows[0]["score"]]
+def _draw_line(axes: Axes, place: int, row: Row, style: Style) -> None:
+    """A line of the forest plot, and its numbers beside it."""
+    value, low, high = (float(part[0]) for part in ends([row], "difference"))
+    if row["verdict"] == NOTHING:
+        axes.plot([0], [place], **NOTHING_REGREW)
+        text = "nothing regrew"
+    else:
+        at = np.array([place])
+        bars(axes, at, ends([row], "difference"), style, line="", flat=True)
+        interval = "no interval" if np.isnan(low) else f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+        text = f"{100 * value:+.1f} {interval}"
+    axes.text(1.03, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
+
+
+def _nothing() -> Artist:
+    return Line2D([], [], label="nothing regrew", **NOTHING_REGREW)
+
+
+def _same_heights(grid: Any) -> None:
+    """One scale for all rows of a kind."""
+    limits = [axes.get_ylim() for axes in grid.flat]
+    for axes in grid.flat:
+        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

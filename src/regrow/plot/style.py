@@ -1,4 +1,4 @@
-"""Figures, the same to the byte for the same numbers, whatever the reader's matplotlib settings."""
+"""What all figures share: the same bytes for the same numbers, whatever the reader's settings."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 from matplotlib.typing import LineStyleType
 
 from regrow.support.files import replacing
@@ -24,6 +28,8 @@ SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "regrow",  # otherwise the ids in an SVG are random
     "path.simplify": False,
 }
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}")
+GREY = "#666666"
 
 
 @dataclass(frozen=True)
@@ -35,20 +41,23 @@ class Style:
     marker: str
     line: LineStyleType
     fill: str
-    shift: float  # of the markers along x, in widths of the panel, so that bars do not overlap
+    shift: float = 0.0  # of the markers along x, in widths of the panel: bars do not overlap
 
 
-STYLES = {
-    "distill": Style("KL self-distillation", "#0072B2", "o", "-", "#0072B2", 0.007),
-    "finetune": Style("cross-entropy", "#D55E00", "s", "--", "white", -0.007),
-    "pruned": Style("pruned only", "#666666", "^", ":", "#666666", 0.0),
+STUDENTS = {
+    "distill": Style("KL self-distillation", "#0072B2", "o", "-", "#0072B2", 0.008),
+    "finetune": Style("cross-entropy", "#D55E00", "s", "--", "white", -0.008),
 }
-
-
-TEACHER = Style("teacher", "black", "", "-.", "black", 0.0)
-CHANCE = Style("chance", "#666666", "", (0, (1, 3)), "#666666", 0.0)
-ALL_STYLES = {**STYLES, "teacher": TEACHER, "chance": CHANCE}
-NORMALISATIONS = {"raw": "accuracy", "per_character": "accuracy per character"}
+METHODS = {
+    **STUDENTS,
+    "pruned": Style("pruned only", GREY, "^", ":", GREY),
+    "teacher": Style("teacher", "black", "", "-.", "black"),
+}
+LEVELS = {
+    "longest_choice": Style("longest choice", GREY, "", (0, (6, 2)), GREY),
+    "chance": Style("chance", GREY, "", (0, (1, 3)), GREY),
+}
+STYLES = {**METHODS, **LEVELS}
 
 
 @contextmanager
@@ -78,6 +87,7 @@ def panels(
     note: str = "",
     *,
     left: float = 0.75,
+    right: float = 0.2,
     top: float = 0.7,
     across: float = 0.3,
     down: float = 0.45,
@@ -88,7 +98,7 @@ def panels(
     Args:
         widths, heights: of each column and of each row, in inches, as all lengths here.
         note: what the figure's foot says, in lines.
-        left, top: what is left free beside and above the panels.
+        left, right, top: what is left free beside and above the panels.
         across, down: gaps between them.
         shared: `sharex` and `sharey`, as `Figure.subplots` takes them.
 
@@ -97,7 +107,7 @@ def panels(
     """
     bottom = 0.55 + 0.165 * len(note.splitlines())
     inner = sum(widths) + across * (len(widths) - 1)
-    width = max(left + inner + 0.2, 6.0)  # the legend and the note are as wide
+    width = max(left + inner + right, 6.0)  # the legend and the note are as wide
     height = top + sum(heights) + down * (len(heights) - 1) + bottom
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
@@ -124,11 +134,11 @@ def panels(
 
 
 def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """One line of names at the head of a figure."""
+    """The names at the head of a figure, in as many lines as its width asks for."""
     figure.legend(
         handles=handles,
         loc="upper left",
-        ncols=len(handles),
+        ncols=min(len(handles), int(figure.get_figwidth() / 1.45)),
         frameon=False,
         fontsize=8,
         handlelength=2.4,
@@ -136,39 +146,59 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
     )
 
 
-def spread(wanted: dict[str, float], gap: float) -> dict[str, float]:
-    """Heights near the wanted ones that keep their order and stand at least `gap` apart."""
-    names = sorted(wanted, key=lambda name: wanted[name])
-    # Pool neighbours that are too close, and centre each pool on the mean of what it wants.
-    pools: list[list[str]] = []
-
-    def centre(pool: list[str]) -> float:
-        return sum(wanted[name] for name in pool) / len(pool)
-
-    def half(pool: list[str]) -> float:
-        return gap * len(pool) / 2
-
-    for name in names:
-        pools.append([name])
-        while len(pools) > 1 and (
-            centre(pools[-1]) - half(pools[-1]) < centre(pools[-2]) + half(pools[-2])
-        ):
-            pools[-2:] = [pools[-2] + pools[-1]]
-    return {
-        name: centre(pool) + gap * (place - (len(pool) - 1) / 2)
-        for pool in pools
-        for place, name in enumerate(pool)
-    }
+def names(*of: str) -> list[Artist]:
+    """The legend's entries of some of `STYLES`."""
+    return [Line2D([], [], label=STYLES[name].label, **_look(STYLES[name])) for name in of]
 
 
-def interval_note(
-    confidence: float, questions: int, seeds: int, what: str = "Bars and bands"
-) -> str:
-    """What the intervals of a figure, drawn as `what`, stand on: for its foot."""
-    level = f"{100 * confidence:g} %"
-    asked = f"{questions:,} test question{'s' * (questions != 1)}"
-    if seeds == 1:
-        over = f"over questions ({asked});\none seed, so the noise of training is not in them."
+def bars(
+    axes: Axes,
+    at: Any,
+    interval: Sequence[Any],
+    style: Style,
+    *,
+    line: LineStyleType | None = None,
+    flat: bool = False,
+) -> None:
+    """Points with intervals; an end that is NaN is drawn with no length.
+
+    at: [points]. interval: estimates, lower and upper ends, each [points].
+    line: instead of the style's, "" for points alone. flat: intervals along x.
+    """
+    values, low, high = interval
+    reach = [np.nan_to_num(values - low), np.nan_to_num(high - values)]
+    look = {**_look(style), "marker": style.marker or "D", "elinewidth": 0.9, "capsize": 2.2}
+    look |= {} if line is None else {"linestyle": line}
+    if flat:
+        axes.errorbar(values, at, xerr=reach, **look)
     else:
-        over = f"over questions and seeds\n({asked}, {seeds} seeds)."
-    return f"{what}: {level} bootstrap intervals {over}"
+        axes.errorbar(at, values, yerr=reach, **look)
+
+
+def level(axes: Axes, value: float, style: Style, band: tuple[float, float] | None = None) -> None:
+    """What is the same everywhere: a level line, and a band where it has an interval."""
+    axes.axhline(value, color=style.colour, linestyle=style.line, linewidth=1.1)
+    if band is not None and np.isfinite(band).all():
+        axes.axhspan(*band, color=style.colour, alpha=0.08, linewidth=0)
+
+
+def interval_note(confidence: float, questions: int, seeds: int) -> str:
+    """What the intervals of a figure stand on: for its foot."""
+    asked = f"{questions:,} test question{'s' * (questions != 1)}"
+    over = (
+        f"over questions ({asked}); one seed, so the noise\nof training is not in them."
+        if seeds == 1
+        else f"over questions and seeds ({asked}, {seeds} seeds)."
+    )
+    return f"Bars and bands: {100 * confidence:g} % bootstrap intervals {over}"
+
+
+def _look(style: Style) -> dict[str, Any]:
+    return {
+        "color": style.colour,
+        "linestyle": style.line,
+        "linewidth": 1.2,
+        "marker": style.marker,
+        "markersize": 4.5,
+        "markerfacecolor": style.fill,
+    }

@@ -5,11 +5,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from regrow.plot.style import STYLES, settings
+from regrow.plot.style import STUDENTS, legend, names, panels, settings
 
 COLUMNS = 4
 
@@ -31,47 +29,24 @@ class Panel:
     curves: Sequence[Curve]
 
 
-def training_svg(panels: Sequence[Panel]) -> bytes:
+def training_svg(shown: Sequence[Panel]) -> bytes:
     """A panel a cell, with shared axes, as SVG; the same bytes for the same numbers."""
     data = io.BytesIO()
     with settings():
-        _figure(panels).savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+        _figure(shown).savefig(data, format="svg", metadata={"Date": None, "Creator": None})
     return data.getvalue()
 
 
-def _figure(panels: Sequence[Panel]) -> Figure:
-    columns = min(COLUMNS, len(panels))
-    rows = math.ceil(len(panels) / columns)
-    # Inches: the legend stands above the first row, the steps below each last panel.
-    left, right, top, bottom, across, down, width, height = 0.7, 0.2, 0.7, 0.5, 0.2, 0.45, 1.9, 1.4
-    whole = (
-        max(left + columns * width + (columns - 1) * across + right, 4.2),
-        top + rows * height + (rows - 1) * down + bottom,
-    )
-    figure = Figure(figsize=whole)
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-        gridspec_kw={
-            "left": left / whole[0],
-            "right": (left + columns * width + (columns - 1) * across) / whole[0],
-            "top": 1 - top / whole[1],
-            "bottom": bottom / whole[1],
-            "wspace": across / width,
-            "hspace": down / height,
-        },
-    )
-    positive = all(loss > 0 for panel in panels for curve in panel.curves for loss in curve.losses)
-    for index, axes in enumerate(grid.flat):
-        if index >= len(panels):
-            axes.remove()
-            continue
-        for curve in panels[index].curves:
-            style = STYLES[curve.method]
+def _figure(shown: Sequence[Panel]) -> Figure:
+    columns = min(COLUMNS, len(shown))
+    heights = [1.4] * math.ceil(len(shown) / columns)
+    figure, grid = panels([1.9] * columns, heights, across=0.2, sharex=True, sharey=True)
+    for axes in grid.flat[len(shown) :]:
+        axes.remove()
+    curves = [curve for panel in shown for curve in panel.curves]
+    for index, (axes, panel) in enumerate(zip(grid.flat, shown, strict=False)):
+        for curve in panel.curves:
+            style = STUDENTS[curve.method]
             axes.plot(
                 curve.steps,
                 curve.losses,
@@ -81,38 +56,14 @@ def _figure(panels: Sequence[Panel]) -> Figure:
                 marker="o" if len(curve.steps) == 1 else "",
                 markersize=3,
             )
-        axes.set_title(panels[index].title, fontsize=8)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-        if positive:  # a loss of 0, as of a KL that nothing is left of, has no logarithm
-            axes.set_yscale("log")
-        if index % columns == 0:
-            axes.set_ylabel("loss, nats")
-        if index + columns >= len(panels):
+        axes.set_title(panel.title, fontsize=8)
+        if index + columns >= len(shown):
             axes.set_xlabel("step")
             axes.tick_params(labelbottom=True)
-    methods = [
-        method
-        for method in STYLES
-        if any(curve.method == method for panel in panels for curve in panel.curves)
-    ]
-    styles = [STYLES[method] for method in methods]
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=style.colour,
-            linestyle=style.line,
-            linewidth=1.3,
-        )
-        for style in styles
-    ]
-    figure.legend(
-        handles,
-        [style.label for style in styles],
-        loc="upper left",
-        ncols=len(styles),
-        frameon=False,
-        fontsize=8,
-        handlelength=2.6,
-    )
+    for axes in grid[:, 0]:
+        axes.set_ylabel("loss, nats")
+    # A loss of 0, as of a KL that nothing is left of, has no logarithm.
+    if all(loss > 0 for curve in curves for loss in curve.losses):
+        grid[0, 0].set_yscale("log")
+    legend(figure, names(*(name for name in STUDENTS if name in {one.method for one in curves})))
     return figure

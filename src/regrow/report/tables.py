@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from regrow.commands.show import interval
-from regrow.plot.style import ALL_STYLES
+from regrow.plot.style import STYLES
 from regrow.report.files import Json, in_form, read_json
 
 CANNOT_SAY = "cannot say"
@@ -65,7 +65,7 @@ class Place:
 
 def label(method: str) -> str:
     """A method's name in words; of one that this module does not know, its key."""
-    return ALL_STYLES[method].label if method in ALL_STYLES else method
+    return STYLES[method].label if method in STYLES else method
 
 
 def accuracy_table(comparison: Json) -> Table:

@@ -28,9 +28,8 @@ def main(
 
     # Matplotlib takes a second to load, which whoever lacks predictions need not wait.
     from regrow.plot.accuracy import accuracy_figure
-    from regrow.plot.evidence import evidence_figures
+    from regrow.plot.evidence import evidence_figures, transfer_figure
     from regrow.plot.style import save
-    from regrow.plot.transfer import transfer_figure
 
     evidence = gather(study, params.sweep, settings)
     comparison, curves = comparison_json(evidence), all_curves(evidence)
