@@ -42,7 +42,8 @@ def test_every_anchor_is_filled_and_the_interval_columns_are_read() -> None:
 
 
 def test_scores_are_told_apart() -> None:
-    panel = next(one for one in json.loads(filled("interval"))["transform"] if one.get("as") == "panel")
+    steps = json.loads(filled("interval"))["transform"]
+    panel = next(one for one in steps if one.get("as") == "panel")
     assert panel["calculate"].startswith("datum.score + ', ' + datum.model")
 
 
