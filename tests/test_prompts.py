@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from regrow.sources.datasets import read_source
+from regrow.sources.reading import read_source
 from regrow.sources.uris import resolved
 from regrow.support.errors import UserError
 from regrow.tasks.prompts import context, continuations

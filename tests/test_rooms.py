@@ -146,7 +146,8 @@ def test_the_command_names_what_the_stage_reads_and_writes(stage):
     for path in named:
         assert any(related(path, other) for other in declared), f"{path} is no dep and no out"
     for path in declared:
-        assert any(related(path, other) for other in named), f"cmd lacks {path}"
+        if not path.startswith("data/sources/"):  # links for DVC to follow; no stage reads them
+            assert any(related(path, other) for other in named), f"cmd lacks {path}"
 
 
 def test_no_stage_of_distillation_depends_on_labels():

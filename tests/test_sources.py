@@ -7,6 +7,7 @@ the real client.
 import hashlib
 import json
 import os
+import ssl
 import stat
 import subprocess
 import sys
@@ -14,18 +15,27 @@ import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from regrow.sources.uris import model_files, not_pinned, resolved
+from regrow.sources.downloads import model_files
+from regrow.sources.uris import known_sha256, not_pinned, resolved
 from regrow.support.errors import UserError
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 BYTES = b'{"id": "x"}\n'
 SHA256 = hashlib.sha256(BYTES).hexdigest()
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
@@ -49,10 +59,12 @@ def test_file_source_is_used_where_it_lies(tmp_path: Path, monkeypatch: pytest.M
     for uri in ("file:my dätä/a b.jsonl", f"file:{path}", f"file://{path}"):
         with resolved(uri, SHA256) as source:
             assert source.path.samefile(path)
-            assert source.pinned
             assert not_pinned(source, "data.source") is None
     with resolved("file:my dätä") as source:
         assert source.path.is_dir()
+        assert "is a folder of this machine" in str(not_pinned(source, "model.source"))
+    with resolved("file:my dätä/a b.jsonl") as source:
+        assert f"set data.sha256 to {SHA256} to be sure" in str(not_pinned(source, "data.source"))
     assert path.read_bytes() == BYTES
 
 
@@ -79,7 +91,11 @@ def test_sha256_of_a_folder_is_refused(tmp_path: Path) -> None:
     [
         "",
         "data.jsonl",
-        "https://example.org/data.jsonl",
+        "http://example.org/data.jsonl",
+        "https://me:secret@example.org/data.jsonl",
+        "https://example.org/",
+        "hf:org/name@main#split",
+        "hf:org/name@main#config/split[:10%]",
         "pypi:name/file",
         "pypi:name==1",
         "pypi:--index-url==1/file",
@@ -201,9 +217,173 @@ def test_a_source_distribution_is_never_built(wheels: Path, tmp_path: Path) -> N
     assert not marker.exists()
 
 
+# https:
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a server whose certificate Python trusts here; it counts what is asked for."""
+    files = tmp_path / "site"
+    files.mkdir()
+    (files / "questions.jsonl").write_bytes(BYTES)
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "site.pem"
+    pem.write_bytes(
+        certificate.public_bytes(Encoding.PEM)
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+
+    class Site(SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/to/"):
+                self.send_response(302)
+                self.send_header("Location", self.path.removeprefix("/to/"))
+                self.end_headers()
+            elif self.path == "/cut/questions.jsonl":
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(BYTES) + 1))
+                self.end_headers()
+                self.wfile.write(BYTES)
+            else:
+                super().do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Site, directory=str(files)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    yield f"https://localhost:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("path", ["", "?download=true", "to/{site}/questions.jsonl"])
+def test_a_file_behind_an_address(site: str, path: str, temporary: Path) -> None:
+    uri = f"{site}/{path.format(site=site)}" if "/" in path else f"{site}/questions.jsonl{path}"
+    with resolved(uri, SHA256) as source:
+        assert source.path.read_bytes() == BYTES
+        assert source.path.name == "questions.jsonl"
+        assert not_pinned(source, "data.source") is None
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "sha256", "message"),
+    [
+        ("questions.jsonl", None, r"nothing pins; set data\.sha256 to the sha256 of the file"),
+        ("questions.jsonl", "0" * 64, f"has sha256 {SHA256}, but data.sha256 is 0000"),
+        ("none.jsonl", SHA256, r"none\.jsonl could not be downloaded \(HTTP Error 404"),
+        ("cut/questions.jsonl", SHA256, "the connection ended 1 bytes too early"),
+        ("to/http://localhost:9/questions.jsonl", SHA256, "could not be downloaded .*http"),
+        ("to/file:///etc/hosts/a.jsonl", SHA256, "could not be downloaded .*file"),
+        ("questions.pickle", SHA256, "the files that can be read are .arrow"),
+    ],
+)
+def test_addresses_that_give_nothing(
+    site: str, path: str, sha256: str | None, message: str, temporary: Path
+) -> None:
+    with (
+        pytest.raises(UserError, match=message),
+        resolved(f"{site}/{path}", sha256, key="data.source"),
+    ):
+        pass
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_certificate_that_nobody_signed_is_refused(
+    site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with (
+        pytest.raises(UserError, match="CERTIFICATE_VERIFY_FAILED"),
+        resolved(f"{site}/questions.jsonl", SHA256, key="data.source"),
+    ):
+        pass
+
+
+# REGROW_MIRROR
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://example.org/a.jsonl",
+        "pypi:there-is-no-such-package==1.0/x/a.jsonl",
+        f"hf:org/none@{COMMIT}/data/a.jsonl",
+    ],
+)
+def test_a_pinned_file_is_taken_from_the_mirror_by_its_hash(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, temporary: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.jsonl").write_bytes(b"of the same name")
+    (tmp_path / "mirror" / "deep").mkdir(parents=True)
+    kept = tmp_path / "mirror" / "deep" / "under any name"
+    kept.write_bytes(BYTES)
+    monkeypatch.setenv("REGROW_MIRROR", f"{tmp_path / 'other'}{os.pathsep}{tmp_path / 'mirror'}")
+    with resolved(uri, SHA256, key="data.source") as source:
+        assert source.path.read_bytes() == BYTES
+        assert source.path.name == "a.jsonl"
+        assert source.pinned and source.commit is None
+    assert kept.read_bytes() == BYTES
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_mirror_lacks_is_fetched(
+    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "questions.jsonl").write_bytes(b"another")
+    monkeypatch.setenv("REGROW_MIRROR", str(tmp_path / "mirror"))
+    with resolved(f"{site}/questions.jsonl", SHA256) as source:
+        assert source.path.read_bytes() == BYTES
+
+
+def test_a_mirror_hashes_no_file_twice_and_the_named_one_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "z.jsonl"):
+        (tmp_path / name).write_bytes(BYTES if name == "z.jsonl" else name.encode())
+    monkeypatch.setenv("REGROW_MIRROR", str(tmp_path))
+    before = known_sha256.cache_info().misses
+    for misses in (1, 1):
+        with resolved("https://example.org/z.jsonl", SHA256):
+            assert known_sha256.cache_info().misses == before + misses
+    for _ in range(2):
+        with pytest.raises(UserError), resolved("https://localhost:9/q.jsonl", "0" * 64):
+            pass
+        assert known_sha256.cache_info().misses == before + 3
+
+
+def test_a_mirror_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGROW_MIRROR", str(tmp_path / "none"))
+    with (
+        pytest.raises(UserError, match=r"^REGROW_MIRROR names .*none.*correct REGROW_MIRROR or"),
+        resolved("https://example.org/a.jsonl", SHA256),
+    ):
+        pass
+
+
 # hf:
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODEL = {
     "config.json": b"{}",
     "model.safetensors": b"weights",
@@ -220,8 +400,32 @@ REPOSITORIES = {
     "models/org/pickled": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
     "models/org/gguf": {"small.gguf": b"GGUF"},
     "datasets/org/one": {"README.md": b"one", "data/all.jsonl": BYTES},
+    "datasets/org/named": {
+        "README.md": b"---\nconfigs:\n- config_name: plain\n  data_files:\n"
+        b"  - {split: train, path: plain/a.jsonl}\n  - {split: test, path: plain/b.jsonl}\n"
+        b"- config_name: other\n  data_files: other.jsonl\n---\n",
+        "plain/a.jsonl": b'{"goal": "dress", "sol1": "a", "sol2": "b", "label": 1}\n',
+        "plain/b.jsonl": b'{"goal": "dress", "sol1": "a", "sol2": "b", "label": 0}\n',
+        "other.jsonl": b'{"ask": "Who?", "one": "I", "two": "you", "key": "B"}\n',
+    },
+    "datasets/org/text": {"README.md": b"", "train.txt": b"a"},
+    "datasets/org/scripted": {"scripted.py": b"raise SystemExit('it ran')", "a.jsonl": b"{}"},
     "datasets/org/two": {"one.py": b"code", "data/a.jsonl": BYTES, "data/b.parquet": b"PAR1"},
 }
+
+
+def entry(name: str, content: bytes) -> dict[str, object]:
+    return {"type": "file", "path": name, "size": len(content), "oid": name}
+
+
+def tree(files: dict[str, bytes], folder: str, deep: bool) -> list[dict[str, object]]:
+    """The files of a folder and, unless `deep`, the folders in it."""
+    inner = [name for name in files if name.startswith(f"{folder}/" if folder else "")]
+    plain = {name for name in inner if deep or name.count("/") == folder.count("/") + bool(folder)}
+    folders = {name.rpartition("/")[0] for name in inner} - {folder} if not deep else set()
+    return [entry(name, files[name]) for name in sorted(plain)] + [
+        {"type": "directory", "path": name, "size": 0, "oid": name} for name in sorted(folders)
+    ]
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -236,7 +440,7 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(body=False)
 
     def answer(self, body: bool) -> None:
-        path = self.path.partition("?")[0].strip("/")
+        path, _, query = self.path.strip("/").partition("?")
         type(self).requested.append(path)
         for repository, files in REPOSITORIES.items():
             for revision in ("main", COMMIT):
@@ -244,23 +448,27 @@ class Hub(BaseHTTPRequestHandler):
                     siblings = [{"rfilename": name} for name in files]
                     name = repository.partition("/")[2]
                     return self.send(json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}))
-                if path == f"api/{repository}/tree/{revision}":
-                    return self.send(
-                        json.dumps(
-                            [
-                                {"type": "file", "path": name, "size": len(content), "oid": name}
-                                for name, content in files.items()
-                            ]
-                        )
-                    )
+                if path.startswith(f"api/{repository}/tree/{revision}"):
+                    folder = path.removeprefix(f"api/{repository}/tree/{revision}").strip("/")
+                    return self.send(json.dumps(tree(files, folder, "recursive=true" in query)))
                 prefix = f"{repository.removeprefix('models/')}/resolve/{revision}/"
                 if path.startswith(prefix) and path.removeprefix(prefix) in files:
                     return self.send(files[path.removeprefix(prefix)], body=body)
+        known = any(path.startswith(f"{name}/") for name in REPOSITORIES)
         self.send_response(404)
-        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
         self.send_header("Content-Length", "0")
         self.end_headers()
         return None
+
+    def do_POST(self) -> None:
+        """What is known of some files: nothing of those that are not there."""
+        path = self.path.strip("/")
+        asked = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        names = json.loads(asked)["paths"] if asked.startswith("{") else parse_qs(asked)["paths"]
+        type(self).requested.append(path)
+        files = next((f for name, f in REPOSITORIES.items() if path.startswith(f"api/{name}/")), {})
+        self.send(json.dumps([entry(name, files[name]) for name in names if name in files]))
 
     def send(self, content: str | bytes, body: bool = True) -> None:
         whole = content.encode() if isinstance(content, str) else content
@@ -303,7 +511,7 @@ def resolve_apart(
     code = """
 import json, sys
 from regrow.support.errors import UserError
-from regrow.sources.uris import not_pinned, resolved
+from regrow.sources.uris import known_sha256, not_pinned, resolved
 uri, kind, sha256 = json.loads(sys.argv[1])
 try:
     with resolved(uri, sha256, key="some.source", kind=kind) as source:
@@ -365,7 +573,7 @@ def test_one_file_of_a_repository(hub: dict[str, str]) -> None:
     [
         ("hf:org/pickled@main", "model", "holds no model*.safetensors, and pickled weights are"),
         ("hf:org/pickled@main/pytorch_model.bin", "model", "the files that can be read are .arrow"),
-        ("hf:org/two@main", "dataset", "must name one data file (hf:org/name@revision/PATH); it "),
+        ("hf:org/two@main", "dataset", "must name one data file (hf:org/name@revision/PATH) or"),
         ("hf:org/none@main", "dataset", "some.source: hf:org/none@main could not be downloaded ("),
     ],
 )
@@ -374,6 +582,89 @@ def test_repositories_that_give_nothing_to_read(
 ) -> None:
     found = resolve_apart(hub, uri, kind)
     assert message in str(found["error"])
+
+
+def read_apart(environment: dict[str, str], uri: str, columns: dict[str, object] | None) -> str:
+    """What reading a data set prints, in a process of its own."""
+    code = """
+import json, sys
+from regrow.sources.reading import read_pinned
+from regrow.support.schema import Columns
+from regrow.support.errors import UserError
+uri, columns = json.loads(sys.argv[1])
+try:
+    columns = columns and Columns.model_validate(columns)
+    print(*read_pinned(uri, None, "data.source", columns), sep="\\n")
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps([uri, columns])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout or done.stderr
+
+
+def test_a_split_of_a_data_set_by_the_names_its_users_know(
+    hub: dict[str, str], temporary: Path
+) -> None:
+    said = read_apart(hub, f"hf:org/named@{COMMIT}#plain/train", None)
+    assert said == "[Question(id='1', stem='dress', choices=('a', 'b'))]\n[1]\n"
+    columns = {"id": None, "stem": "ask", "choices": ["one", "two"], "answer": "key"}
+    said = read_apart(hub, "hf:org/named@main#other/train", columns)
+    notice, questions, answers = said.splitlines()
+    assert notice.endswith(f"set data.source to hf:org/named@{COMMIT}#other/train to keep it")
+    assert questions == "[Question(id='1', stem='Who?', choices=('I', 'you'))]"
+    assert answers == "[1]"
+    # What is downloaded is that commit, whatever the branch does meanwhile.
+    assert not any("/resolve/main/" in path for path in Hub.requested)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("hf:org/named@main#none/train", "BuilderConfig 'none' not found. Available: ['plain', "),
+        ("hf:org/named@main#other/test", "Unknown split \"test\". Should be one of ['train']"),
+        ("hf:org/scripted@main#default/train", "scripts are no longer supported"),
+        (
+            "hf:org/text@main#default/train",
+            "text files are not read, only those of parquet, json, csv",
+        ),
+    ],
+)
+def test_splits_that_are_not_read(
+    hub: dict[str, str], temporary: Path, uri: str, message: str
+) -> None:
+    said = read_apart(hub, uri, None)
+    assert message in said
+    assert said.count("\n") == 1
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_data_set_names_no_file_of_this_machine(
+    hub: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"goal": "secret", "sol1": "a", "sol2": "b", "label": 1}\n', "utf-8")
+    card = f"---\nconfigs:\n- config_name: here\n  data_files: {mine}\n---\n"
+    monkeypatch.setitem(REPOSITORIES, "datasets/org/hostile", {"README.md": card.encode()})
+    said = read_apart(hub, "hf:org/hostile@main#here/train", None)
+    assert "Data files don't belong to org/hostile" in said
+
+
+def test_a_split_is_pinned_by_its_commit_and_is_no_model() -> None:
+    uri = f"hf:org/named@{COMMIT}#plain/train"
+    with (
+        pytest.raises(UserError, match="is a split of a data set, and only"),
+        resolved(uri, SHA256),
+    ):
+        pass
+    with pytest.raises(UserError, match="name a model"), resolved(uri, kind="model"):
+        pass
 
 
 def test_model_files_leave_out_pickles_code_and_folders() -> None:
@@ -388,7 +679,7 @@ def test_model_files_leave_out_pickles_code_and_folders() -> None:
 def project(folder: Path, **model: str | None) -> Path:
     """A folder with the default params.yaml, its model section changed."""
     values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
-    values["model"] = model
+    values["model"] = {"sha256": None, **model}
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return folder
 

@@ -54,7 +54,7 @@ def test_smoke_uses_the_default_model_and_questions():
     assert (smoke.data.source, smoke.data.sha256) == (quick.data.source, quick.data.sha256)
 
 
-def test_official_split_is_the_one_of_the_shared_copy():
+def test_official_split_is_that_of_the_official_addresses():
     params = read_params(ROOT / "studies" / "csqa-full.yaml")
     sources = (params.data.source, params.data.test_source)
     assert [Path(str(source)).name for source in sources] == [

@@ -14,8 +14,9 @@ from seeds import MEMBER, record_ids, record_trees, write_model, write_record
 
 from regrow.compare.controls import read_controls
 from regrow.evaluate.predictions import read_predictions
-from regrow.sources.datasets import read_source
-from regrow.sources.uris import _HF, _PYPI, resolved, unpack
+from regrow.sources.downloads import unpack
+from regrow.sources.reading import read_source
+from regrow.sources.uris import HF, HTTPS, PYPI, resolved
 from regrow.support.errors import UserError
 from regrow.support.params import read_params
 from regrow.tasks.questions import read_labels, read_questions
@@ -60,9 +61,9 @@ def predictions(data: bytes, folder: Path) -> None:
 def uri(data: bytes, folder: Path) -> None:
     """A source's URI, of those that need no network."""
     text = data.decode("utf-8", "surrogateescape")
-    # Well-formed ones of these two kinds ask pip and the hub.
-    for form in (_PYPI, _HF):
-        if (match := form.fullmatch(text)) and ".." not in (match[3] or ""):
+    # Well-formed ones of these kinds ask pip, the hub and other machines.
+    for form in (PYPI, HF, HTTPS):
+        if (match := form.fullmatch(text)) and ".." not in (match["file"] or ""):
             return
     # What lies elsewhere on the machine is not this test's to open.
     if text.startswith("file:/"):

@@ -1,127 +1,190 @@
-"""How data sets lay out a labelled question: one function and one line of `LAYOUTS` each."""
+"""How data sets lay out a labelled question: one function each.
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+A function's parameters are the fields of a row that it needs; one that is a `str` must be a text
+that is not blank, and one with a default may be absent. It returns the stem, the choices (checked
+by the caller) and the index of the right one, or raises `ValueError` with what is wrong.
+"""
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from functools import cache
+from inspect import Parameter, signature
+from string import ascii_uppercase
 from typing import Any
 
 from regrow.support.errors import UserError
-from regrow.tasks.questions import Question, answer_at, field_at, question_at, text_at
+from regrow.support.schema import Columns
+from regrow.support.tables import Table
+from regrow.tasks.questions import Question, field_at, question_at, text_at
 
-Labelled = tuple[Question, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How some data sets lay out a labelled question.
-
-    A row is of the first of `LAYOUTS` whose `telling` field it has. `fields` are what a table
-    needs. `read` takes a place and the row there, and returns the question and the index of the
-    right choice; where `fields` has no `id`, the row is given one before.
-    """
-
-    sets: str
-    telling: str
-    fields: tuple[str, ...]
-    read: Callable[[str, Mapping[str, Any]], Labelled]
+Parts = tuple[Any, Any, int]
+LAYOUTS: Table[Callable[..., Parts]] = Table()
 
 
-def _read_own(place: str, row: Mapping[str, Any]) -> Labelled:
-    question = question_at(place, row)
-    return question, answer_at(place, row, len(question.choices))
-
-
-def _read_commonsenseqa(place: str, row: Mapping[str, Any]) -> Labelled:
-    body = row["question"]
-    inner = body if isinstance(body, dict) else {"stem": body, "choices": row.get("choices")}
-    labels, texts = _labels_and_texts(place, inner)
-    return _keyed(place, row, "answerKey", inner.get("stem"), labels, texts)
-
-
-def _read_openbookqa(place: str, row: Mapping[str, Any]) -> Labelled:
-    labels, texts = _labels_and_texts(place, row)
+@LAYOUTS.entry
+def openbookqa(question_stem: str, choices: Any, answerKey: Any) -> Parts:
+    """OpenBookQA"""
+    labels, texts = _labels_and_texts(choices)
     # What is no text is refused with the question.
     texts = [text.strip() if isinstance(text, str) else text for text in texts]
-    return _keyed(place, row, "answerKey", text_at(place, row, "question_stem"), labels, texts)
+    return question_stem, texts, _chosen("answerKey", answerKey, labels)
 
 
-def _read_piqa(place: str, row: Mapping[str, Any]) -> Labelled:
-    texts = [text_at(place, row, name).strip() for name in ("sol1", "sol2")]
-    return _keyed(place, row, "label", text_at(place, row, "goal"), [0, 1], texts)
+@LAYOUTS.entry
+def piqa(goal: str, sol1: str, sol2: str, label: Any) -> Parts:
+    """PIQA"""
+    return goal, [sol1.strip(), sol2.strip()], _chosen("label", label, [0, 1])
 
 
-def _read_social_iqa(place: str, row: Mapping[str, Any]) -> Labelled:
-    stem = " ".join(text_at(place, row, name).strip() for name in ("context", "question"))
-    texts = [text_at(place, row, name).strip() for name in ("answerA", "answerB", "answerC")]
-    return _keyed(place, row, "label", stem, ["1", "2", "3"], texts)
+@LAYOUTS.entry
+def social_iqa(
+    context: str, question: str, answerA: str, answerB: str, answerC: str, label: Any
+) -> Parts:
+    """Social IQa"""
+    stem = f"{context.strip()} {question.strip()}"
+    choices = [text.strip() for text in (answerA, answerB, answerC)]
+    return stem, choices, _chosen("label", label, ["1", "2", "3"])
 
 
-LAYOUTS = (
-    Layout(
-        "OpenBookQA",
-        "question_stem",
-        ("id", "question_stem", "choices", "answerKey"),
-        _read_openbookqa,
-    ),
-    Layout("PIQA", "sol1", ("goal", "sol1", "sol2", "label"), _read_piqa),
-    Layout(
-        "Social IQa",
-        "answerA",
-        ("context", "question", "answerA", "answerB", "answerC", "label"),
-        _read_social_iqa,
-    ),
-    Layout(
-        "CommonsenseQA, ARC",
-        "question",
-        ("id", "question", "choices", "answerKey"),
-        _read_commonsenseqa,
-    ),
-    Layout("your own", "stem", ("id", "stem", "choices", "answer"), _read_own),
-)
+@LAYOUTS.entry
+def commonsenseqa(question: Any, answerKey: Any, choices: Any = None) -> Parts:
+    """CommonsenseQA, ARC"""
+    # CommonsenseQA's own files hold the choices in the question.
+    inner = question if isinstance(question, dict) else {"stem": question, "choices": choices}
+    labels, texts = _labels_and_texts(inner.get("choices"))
+    return inner.get("stem"), texts, _chosen("answerKey", answerKey, labels)
 
 
-def labelled(place: str, row: Mapping[str, Any], number: int) -> Labelled:
-    layout = layout_of(place, row)
-    return layout.read(place, row if "id" in layout.fields else {"id": str(number), **row})
+@LAYOUTS.entry
+def own(stem: str, choices: Any, answer: Any) -> Parts:
+    """your own"""
+    return stem, choices, _chosen("answer", answer, range(len(_checked_list(choices, "choices"))))
 
 
-def layout_of(place: str, names: Container[str]) -> Layout:
-    for layout in LAYOUTS:
-        if layout.telling in names:
-            return layout
-    known = "; or ".join(f"{', '.join(layout.fields)} ({layout.sets})" for layout in LAYOUTS)
-    raise UserError(f"{place} is of no known format; it needs the fields {known}")
+def labelled(
+    place: str, row: Mapping[str, Any], number: str, columns: Columns | None = None
+) -> tuple[Question, int]:
+    """Read the row at `place`: its question, and the index of the right choice.
+
+    Args:
+        place: where it stands, for errors.
+        row: its fields.
+        number: the id of a row that has none.
+        columns: which field holds what, where the row is of none of `LAYOUTS`.
+
+    Raises:
+        UserError: a field is lacking or wrong.
+    """
+    try:
+        if columns is None:
+            layout = layout_of(place, row)
+            identity = row.get("id")
+            stem, choices, answer = layout(**dict(_values(place, row, layout)))
+        else:
+            identity = None if columns.id is None else field_at(place, row, columns.id)
+            stem, choices, answer = _of_columns(place, row, columns)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
+    if identity is None:
+        identity = number
+    elif type(identity) is int:
+        identity = str(identity)
+    return question_at(place, {"id": identity, "stem": stem, "choices": choices}), answer
 
 
-def _keyed(
-    place: str,
-    row: Mapping[str, Any],
-    field: str,
-    stem: Any,
-    labels: Sequence[Any],
-    texts: Sequence[Any],
-) -> Labelled:
-    """Return the question of these parts, and which of `labels` the row's `field` names."""
-    question = question_at(place, {"id": row.get("id"), "stem": stem, "choices": texts})
-    key = field_at(place, row, field)
-    # JSON's true equals the label 1.
-    if isinstance(key, bool) or labels.count(key) != 1:
-        listed = ", ".join(map(str, labels))
-        raise UserError(
-            f"{place}: {field} {key!r} names no choice (or several); the choices are {listed}"
-        )
-    return question, labels.index(key)
+def fields_of(place: str, names: Container[str], columns: Columns | None = None) -> dict[str, bool]:
+    """The fields to read where there are `names`, and whether each is needed."""
+    if columns is None:
+        layout = layout_of(place, names)
+        return {"id": False} | {name: name in _needed(layout) for name in _parameters(layout)}
+    choices = [columns.choices] if isinstance(columns.choices, str) else columns.choices
+    named = [columns.id, columns.stem, *choices, columns.answer]
+    return {name: True for name in named if name is not None}
 
 
-def _labels_and_texts(place: str, row: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Return choices' labels and texts from a list of pairs or a pair of lists."""
-    choices = field_at(place, row, "choices")
-    if isinstance(choices, dict):
-        labels, texts = field_at(place, choices, "label"), field_at(place, choices, "text")
-    elif isinstance(choices, list) and all(isinstance(choice, dict) for choice in choices):
-        labels = [field_at(place, choice, "label") for choice in choices]
-        texts = [field_at(place, choice, "text") for choice in choices]
+def layout_of(place: str, names: Container[str]) -> Callable[..., Parts]:
+    """The first of `LAYOUTS` whose needed fields are all there, else whose first field is."""
+    layouts = LAYOUTS.values()
+    whole = (each for each in layouts if all(name in names for name in _needed(each)))
+    begun = (each for each in layouts if _needed(each)[0] in names)
+    if found := next(whole, None) or next(begun, None):
+        return found
+    known = "; or ".join(f"{', '.join(_parameters(each))} ({each.__doc__})" for each in layouts)
+    raise UserError(
+        f"{place} is of no known format; name its columns in data.columns, or give it the fields "
+        f"{known}"
+    )
+
+
+@cache
+def _parameters(layout: Callable[..., Parts]) -> Mapping[str, Parameter]:
+    return signature(layout).parameters
+
+
+@cache
+def _needed(layout: Callable[..., Parts]) -> list[str]:
+    return [name for name, field in _parameters(layout).items() if field.default is Parameter.empty]
+
+
+def _values(
+    place: str, row: Mapping[str, Any], layout: Callable[..., Parts]
+) -> Iterator[tuple[str, Any]]:
+    for name, field in _parameters(layout).items():
+        if field.annotation is str:
+            yield name, text_at(place, row, name)
+        elif name in _needed(layout):
+            yield name, field_at(place, row, name)
+        elif name in row:
+            yield name, row[name]
+
+
+def _of_columns(place: str, row: Mapping[str, Any], columns: Columns) -> Parts:
+    """The parts of a row whose columns are named; an answer is an index, a letter or a text."""
+    if isinstance(columns.choices, str):
+        choices = _checked_list(field_at(place, row, columns.choices), columns.choices)
     else:
-        raise UserError(f"{place}: choices must each have a label and a text")
+        choices = [field_at(place, row, name) for name in columns.choices]
+    key = field_at(place, row, columns.answer)
+    found = [
+        index
+        for index, text in enumerate(choices)
+        if (type(key) is int and key == index)
+        or (type(key) is str and key in (text, str(index), ascii_uppercase[index : index + 1]))
+    ]
+    if len(found) != 1:
+        raise ValueError(
+            f"{columns.answer} {key!r} names no choice (or several); it must be an index from 0, a "
+            "letter from A or a choice's text"
+        )
+    return field_at(place, row, columns.stem), choices, found[0]
+
+
+def _chosen(field: str, key: Any, labels: Sequence[Any]) -> int:
+    """The index of the one label that the row's `field` names."""
+    # JSON's true equals the label 1.
+    found = [i for i, label in enumerate(labels) if type(label) is type(key) and label == key]
+    if len(found) != 1:
+        listed = ", ".join(map(str, labels))
+        raise ValueError(f"{field} {key!r} names no choice (or several); the choices are {listed}")
+    return found[0]
+
+
+def _labels_and_texts(choices: Any) -> tuple[list[Any], list[Any]]:
+    """Return choices' labels and texts from a list of pairs or a pair of lists."""
+    if choices is None:
+        raise ValueError("there are no choices; add them")
+    pairs = [choices] if isinstance(choices, dict) else _checked_list(choices, "choices")
+    if not all(isinstance(pair, dict) and {"label", "text"} <= pair.keys() for pair in pairs):
+        raise ValueError("choices must each have a label and a text")
+    if isinstance(choices, dict):
+        labels, texts = choices["label"], choices["text"]
+    else:
+        labels, texts = ([pair[name] for pair in pairs] for name in ("label", "text"))
     if not isinstance(labels, list) or not isinstance(texts, list) or len(labels) != len(texts):
-        raise UserError(f"{place}: choices must have as many labels as texts")
+        raise ValueError("choices must have as many labels as texts")
     return labels, texts
+
+
+def _checked_list(value: Any, field: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{field} must be a list of two texts or more")
+    return value

@@ -1,15 +1,14 @@
 """Drawing disjoint splits of a data set."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from regrow.support.errors import UserError
-from regrow.tasks.questions import SPLITS, Question
+from regrow.tasks.questions import Question
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Labelled(NamedTuple):
     """Questions with the index of the right choice of each, in one order."""
 
     questions: list[Question]
@@ -17,50 +16,43 @@ class Split:
 
 
 def split(
-    questions: Sequence[Question],
-    answers: Sequence[int],
-    *,
-    train: int,
-    calibration: int,
-    test: int,
-    seed: int,
-    source: str = "data.source",
-) -> dict[str, Split]:
-    """Draw disjoint splits of the given sizes; return them under the names `SPLITS`.
+    source: Labelled, sizes: Mapping[str, int], seed: int, key: str = "data.source"
+) -> list[Labelled]:
+    """Draw disjoint splits of `source`, one for each of `sizes`, which are by parameter.
 
-    All questions stand in one seeded order; train is its front, calibration follows train, and
-    test is its end, counted from the end. So train depends only on `train` and `seed`, and test
-    only on `test` and `seed`; calibration moves with `train` and not with `test`; a larger train
-    or test split holds the smaller one, train even as its first questions. (That all three stay
-    put is impossible where they use up the source.) A question's place in the order comes from
-    `seed` and its own id alone: the order of the source does not matter, and questions added to
-    it leave the order of the others as it was.
+    All questions stand in one seeded order. The last split is its end, counted from the end; the
+    others follow each other from its front. So of train, calibration and test, train depends only
+    on its own size and `seed`, and test only on its own size and `seed`; calibration moves with
+    train and not with test; a larger train or test split holds the smaller one, train even as its
+    first questions. (That all three stay put is impossible where they use up the source.) A
+    question's place in the order comes from `seed` and its own id alone: the order of the source
+    does not matter, and questions added to it leave the order of the others as it was.
 
-    Raises `UserError` naming the sizes' keys when `source` holds too few questions.
+    Raises `UserError` naming `key` and the sizes' keys when there are too few questions.
     """
-    sizes = {"train": train, "calibration": calibration, "test": test}
-    if sum(sizes.values()) > len(questions):
-        asked = " + ".join(f"data.{name}" for name, size in sizes.items() if size)
+    count = len(source.questions)
+    if sum(sizes.values()) > count:
+        asked = " + ".join(name for name, size in sizes.items() if size)
         raise UserError(
-            f"{source} holds {len(questions)} questions, but {asked} is "
-            f"{sum(sizes.values())}; lower them or name a larger source"
+            f"{key} holds {count} questions, but {asked} is {sum(sizes.values())}; lower them or "
+            "name a larger source"
         )
-    order = sorted(range(len(questions)), key=lambda index: _draw(seed, questions[index].id))
-    places = {
-        "train": order[:train],
-        "calibration": order[train : train + calibration],
-        "test": order[len(order) - test :],
-    }
-    return {
-        name: Split([questions[i] for i in places[name]], [answers[i] for i in places[name]])
-        for name in SPLITS
-    }
+    order = sorted(range(count), key=lambda index: _draw(seed, source.questions[index].id))
+    *front, last = sizes.values()
+    starts = [sum(front[:place]) for place in range(len(front))] + [count - last]
+    return [
+        Labelled(
+            [source.questions[i] for i in order[start : start + size]],
+            [source.answers[i] for i in order[start : start + size]],
+        )
+        for start, size in zip(starts, sizes.values(), strict=True)
+    ]
 
 
-def check_disjoint(source: Sequence[Question], test_source: Sequence[Question]) -> None:
+def check_disjoint(source: Labelled, test_source: Labelled) -> None:
     """Raise `UserError` when a question of `data.test_source` is in `data.source` as well."""
-    shared = {question.id for question in source} & {question.id for question in test_source}
-    if shared:
+    ids = [{question.id for question in each.questions} for each in (source, test_source)]
+    if shared := ids[0] & ids[1]:
         raise UserError(
             f"data.source and data.test_source share {len(shared)} question ids, as "
             f"{min(shared)!r}; a test question must not be trained on: name disjoint sources"

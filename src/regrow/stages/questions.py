@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from regrow.sources.datasets import read_source
-from regrow.sources.splits import Split, check_disjoint, split
-from regrow.sources.uris import not_pinned, resolved
+from regrow.sources.reading import read_pinned
+from regrow.sources.splits import Labelled, check_disjoint, split
 from regrow.support.errors import UserError
 from regrow.support.files import replacing
 from regrow.support.params import read_params
 from regrow.support.schema import Data
-from regrow.tasks.questions import Question, write_labels, write_questions
+from regrow.tasks.questions import write_labels, write_questions
 
 
 def main(
@@ -21,9 +20,10 @@ def main(
 ) -> None:
     """Write {train,calibration,test}.jsonl into both folders.
 
-    The labels' folder also gets `teacher-true.jsonl`, the train labels again, and
-    `teacher-false.jsonl`, which is empty. The stage `teacher` depends on the one that
-    `teacher.finetune` names, so that a teacher that is not fine-tuned depends on no label.
+    The labels' folder also gets `teacher-true.jsonl` and `distill-gold.jsonl`, the train labels
+    again, and `teacher-false.jsonl` and `distill-all.jsonl`, which are empty. The stage `teacher`
+    depends on the one that `teacher.finetune` names, and `distill` on that of `distill.branches`:
+    a teacher that is not fine-tuned and a distillation on all branches depend on no label.
     """
     ours, theirs = questions.resolve(), labels.resolve()
     if ours == theirs or ours in theirs.parents or theirs in ours.parents:
@@ -37,47 +37,30 @@ def main(
             write_questions(questions_beside / f"{name}.jsonl", part.questions)
             write_labels(labels_beside / f"{name}.jsonl", part.questions, part.answers)
         train = splits["train"]
-        write_labels(labels_beside / "teacher-true.jsonl", train.questions, train.answers)
-        write_labels(labels_beside / "teacher-false.jsonl", [], [])
+        for name in ("teacher-true", "distill-gold"):
+            write_labels(labels_beside / f"{name}.jsonl", train.questions, train.answers)
+        for name in ("teacher-false", "distill-all"):
+            write_labels(labels_beside / f"{name}.jsonl", [], [])
 
 
-def draw(data: Data) -> dict[str, Split]:
-    """Read the sources that `data` names and draw its splits."""
-    questions, answers = read_pinned(data.source, data.sha256, "data.source")
+def draw(data: Data) -> dict[str, Labelled]:
+    """Read the sources that `data` names and draw its splits.
+
+    With `data.test_source`, the end of `data.source` gives `held_out` questions more to the test
+    split; without, it gives the test split as a whole.
+    """
+    source = read_pinned(data.source, data.sha256, "data.source", data.columns)
+    sizes = {"data.train": data.train, "data.calibration": data.calibration}
+    ends = {"data.test": data.test, "data.held_out": data.held_out}
     if data.test_source is None:
-        return split(
-            questions,
-            answers,
-            train=data.train,
-            calibration=data.calibration,
-            test=data.test,
-            seed=data.seed,
-        )
-    held_out, held_out_answers = read_pinned(data.test_source, data.test_sha256, "data.test_source")
-    check_disjoint(questions, held_out)
-    splits = split(
-        questions,
-        answers,
-        train=data.train,
-        calibration=data.calibration,
-        test=0,
-        seed=data.seed,
-    )
-    drawn = split(
-        held_out,
-        held_out_answers,
-        train=0,
-        calibration=0,
-        test=data.test,
-        seed=data.seed,
-        source="data.test_source",
-    )
-    return splits | {"test": drawn["test"]}
-
-
-def read_pinned(uri: str, sha256: str | None, key: str) -> tuple[list[Question], list[int]]:
-    """Read the data set at `uri`, which the parameter `key` names, and say if it is not pinned."""
-    with resolved(uri, sha256, key=key) as source:
-        if notice := not_pinned(source, key):
-            print(notice)
-        return read_source(source.path)
+        end = " + ".join(key for key, size in ends.items() if size)
+        train, calibration, test = split(source, sizes | {end: sum(ends.values())}, data.seed)
+        return {"train": train, "calibration": calibration, "test": test}
+    key = "data.test_source"
+    test_source = read_pinned(data.test_source, data.test_sha256, key, data.columns)
+    check_disjoint(source, test_source)
+    sizes["data.held_out"] = data.held_out
+    train, calibration, held_out = split(source, sizes, data.seed)
+    [test] = split(test_source, {"data.test": data.test}, data.seed, key)
+    test = Labelled(test.questions + held_out.questions, test.answers + held_out.answers)
+    return {"train": train, "calibration": calibration, "test": test}

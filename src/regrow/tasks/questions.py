@@ -12,8 +12,6 @@ from typing import Any
 
 from regrow.support.errors import UserError
 
-SPLITS = ("train", "calibration", "test")
-
 # Where something stands in a file, as "data.jsonl, line 3", with what was read there.
 Placed = tuple[str, Any]
 
