@@ -45,7 +45,7 @@ def test_an_edited_source_reruns_the_stage_that_reads_it(local: tuple[Study, Pat
     assert ran(study) == []
     assert "up to date" in study.dvc("status", *FIRST)
 
-    write_jsonl(mine / "questions.jsonl", synthetic_questions(41))
+    write_jsonl(mine / "questions.jsonl", synthetic_questions()[4:])
     assert "data/sources" in study.dvc("status", *FIRST)
     assert ran(study) == ["questions", "sources"]
     asked = (study.root / "data/questions/train.jsonl").read_text("utf-8")
@@ -63,7 +63,7 @@ def test_an_edited_source_reruns_the_stage_that_reads_it(local: tuple[Study, Pat
     write_jsonl(mine / "questions.jsonl", synthetic_questions())
     assert ran(study) == ["sources"]
     assert (study.root / "data/questions/train.jsonl").read_text("utf-8") != asked
-    write_jsonl(mine / "questions.jsonl", synthetic_questions(39))
+    write_jsonl(mine / "questions.jsonl", synthetic_questions()[3:])
     assert ran(study) == ["questions", "sources"]
 
 
