@@ -10,9 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from regrow.report.words import LABELS, NOTHING_REGREW, estimate, interval, notes
 from regrow.support.errors import UserError
 
-LABELS = {"pruned": "pruned only", "finetune": "cross-entropy", "distill": "KL distillation"}
+STUDENTS = {method: label for method, label in LABELS.items() if method != "teacher"}
 
 
 def main(
@@ -76,7 +77,7 @@ def table(title: str, cells: list[dict[str, Any]]) -> Table:
     shown.add_row("0", "100.0 %", "teacher", interval(cells[0]["teacher"]), "")
     for cell in cells:
         shown.add_section()
-        for method, label in LABELS.items():
+        for method, label in STUDENTS.items():
             first = method == "pruned"
             shown.add_row(
                 f"{cell['sparsity']:g}" if first else "",
@@ -88,18 +89,9 @@ def table(title: str, cells: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def interval(value: dict[str, float | None], sign: str = "") -> str:
-    """`41.2 [37.0, 45.5]`: fractions in percent; where no interval can be had it says so."""
-    estimate, low, high = (
-        "" if number is None else f"{100 * number:{sign}.1f}"
-        for number in (value["estimate"], value["low"], value["high"])
-    )
-    return f"{estimate} [{low}, {high}]" if low and high else f"{estimate} (no interval)"
-
-
 def difference(cell: dict[str, Any]) -> str:
     """KL - CE, or what there is instead where no student clearly beats the floor."""
-    return interval(cell["difference"], "+") if cell["regrew"] else "nothing regrew"
+    return interval(cell["difference"], "+") if cell["regrew"] else NOTHING_REGREW
 
 
 def as_markdown(comparison: dict[str, Any]) -> str:
@@ -117,7 +109,7 @@ def as_markdown(comparison: dict[str, Any]) -> str:
                 interval(cell[method]),
                 difference(cell) if method == "distill" else "",
             )
-            for method, label in LABELS.items()
+            for method, label in STUDENTS.items()
         ]
     return "\n".join(
         [
@@ -158,35 +150,4 @@ def claims_as_markdown(judged: dict[str, Any]) -> str:
                 for claim in judged.values()
             ),
         ]
-    )
-
-
-def estimate(claim: dict[str, Any]) -> str:
-    """The claim's number in its unit, with its interval: fractions in percentage points."""
-    if claim["estimate"] is None:
-        return "cannot say"
-    if claim["unit"] == "fraction":
-        return f"{interval(claim, '+')} points"
-    number, low, high = (
-        "" if value is None else f"{value:+.2f}"
-        for value in (claim["estimate"], claim["low"], claim["high"])
-    )
-    ends = f"[{low}, {high}]" if low and high else "(no interval)"
-    return f"{number} {ends} {claim['unit']}"
-
-
-def notes(comparison: dict[str, Any]) -> str:
-    """What the table's numbers stand on."""
-    normalisation = {"raw": "raw", "per_character": "per character"}[comparison["accuracy"]]
-    seeds = comparison["seeds"]
-    over = (
-        "questions (one seed: the noise of training is not in them)"
-        if seeds == 1
-        else f"questions and {seeds} seeds"
-    )
-    return (
-        f"Accuracy {normalisation} on {comparison['questions']:,} test questions; chance "
-        f"{100 * comparison['chance']:.1f} %, longest choice "
-        f"{100 * comparison['longest_choice']:.1f} %. "
-        f"[{100 * comparison['confidence']:g} % bootstrap intervals] over {over}."
     )

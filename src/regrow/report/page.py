@@ -2,90 +2,49 @@
 
 The page is a function of the files that it is made from: it holds no date, no path outside the
 folder and nothing of the machine that writes it. What the results do not hold, it says it cannot
-say. The template is `page.html.j2`; this module decides what the page says, the template how it
-looks.
+say. The template is `page.html.j2`; the modules of this room decide what the page says, the
+template how it looks.
 
 A set of results is a folder with `params.yaml`, `dvc.lock`, `metrics/` and `plots/`. The root of
 the repository is one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from regrow.commands.show import estimate, notes
-from regrow.report.files import MISSING, Json, in_form, read_json
-from regrow.report.images import Figure, read_figures, training_figures
-from regrow.report.provenance import (
-    changed_parameters,
-    code_table,
-    is_in_sweep,
-    output_table,
-    version_table,
-)
-from regrow.report.tables import (
-    CANNOT_SAY,
-    Cell,
-    Place,
-    Table,
-    accuracy_table,
-    measure_tables,
-    paired_table,
-    transfer_tables,
-)
-from regrow.report.words import flat, set_up
+from regrow.report.files import Json, Source
+from regrow.report.images import figures
+from regrow.report.parts import Cell, Section, Table
+from regrow.report.provenance import provenance, warnings
+from regrow.report.set_up import flat, set_up
+from regrow.report.tables import accuracy, claims, elsewhere, summary, tests, uncertainty
+from regrow.report.words import CANNOT_SAY, estimate
 from regrow.support.errors import UserError
-from regrow.support.files import read_yaml
 
-HEADLINES = ("nll", "nll_scaled", "ece", "lac_size_0.1", "agreement", "recovery")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper as the page shows it: every part is text."""
-
-    says: str
-    quantity: str
-    estimate: str
-    verdict: str
-    why: str
+SECTIONS: Sequence[Callable[[Source], Section | None]] = (
+    *(summary, claims, accuracy, tests, uncertainty, elsewhere),
+    *(figures, set_up, provenance),
+)
+"""The page, top to bottom. A part that results gain is one more function here; None is left out."""
 
 
 @dataclass(frozen=True)
 class Results:
     """What the page says of one set of results.
 
-    name: the folder's, and empty where the page holds one set. parameters: `params.yaml` as it
-    lies there; values: the same, flat. warnings: sentences on files that do not belong together.
+    name: the folder's, and empty where the page holds one set. values: the flat parameters.
+    warnings: sentences on files that do not belong together. claims: as `claims.json` has them.
     """
 
     name: str
     model: str
-    parameters: str
     values: Mapping[str, str]
     warnings: Sequence[str]
-    set_up: Sequence[tuple[str, str]]
-    claims: Mapping[str, Claim]
-    accuracy: Table
-    notes: str
-    headlines: Sequence[Table]
-    measures: Sequence[Table]
-    paired: Table
-    transfer: Sequence[Table]
-    figures: Sequence[Figure]
-    versions: Table
-    outputs: Table
-    code: Table
-
-    @property
-    def verdicts(self) -> str:
-        """How many claims met which verdict, such as `5 supported, 3 inconclusive`."""
-        found = [claim.verdict for claim in self.claims.values()]
-        return ", ".join(
-            f"{found.count(verdict)} {verdict}" for verdict in sorted(set(found), reverse=True)
-        )
+    claims: Json
+    sections: Sequence[Section]
 
 
 def read_results(folder: Path) -> list[Results]:
@@ -108,9 +67,20 @@ def read_results(folder: Path) -> list[Results]:
     return [read_set(path, path.name) for path in found]
 
 
-def _is_set(folder: Path) -> bool:
-    """Either will do, so that the other one is named when it is missing."""
-    return (folder / "params.yaml").is_file() or (folder / "metrics").is_dir()
+def read_set(folder: Path, name: str) -> Results:
+    """Read one set of results; a file that is missing or broken is a `UserError` that names it."""
+    source = Source(folder)
+    values = flat(source.params)
+    sections = [section for make in SECTIONS if (section := make(source)) is not None]
+    with source.read("claims") as judged:
+        return Results(
+            name=name,
+            model=_last_part(values.get("model.source", CANNOT_SAY)),
+            values=values,
+            warnings=warnings(source),
+            claims=judged,
+            sections=sections,
+        )
 
 
 def render(results: Sequence[Results], controls: Sequence[Table] = ()) -> str:
@@ -126,107 +96,55 @@ def render(results: Sequence[Results], controls: Sequence[Table] = ()) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    across = []
+    if len(results) > 1:
+        across.append(Section("overview", "All sets", [_overview(results), differing(results)]))
+    if len(results) > 1 and controls:
+        across.append(Section("controls", "Controls", controls))
     return environment.get_template("page.html.j2").render(
         results=results,
-        controls=controls,
+        across=across,
         models=", ".join(dict.fromkeys(one.model for one in results)),
-        differing=differing(results),
-        claims=list(dict.fromkeys(name for one in results for name in one.claims)),
         cannot_say=CANNOT_SAY,
     )
 
 
 def differing(results: Sequence[Results]) -> Table:
     """The parameters in which sets differ: a row a key, a column a set."""
-    keys = dict.fromkeys(key for one in results for key in one.values)
     rows = []
-    for key in keys:
+    for key in dict.fromkeys(key for one in results for key in one.values):
         values = [one.values.get(key, "not set") for one in results]
         if len(set(values)) > 1:
             rows.append([Cell(key), *map(Cell, values)])
-    return Table(
-        "The parameters in which the sets differ",
-        ["Parameter", *(one.name for one in results)],
-        rows,
-        note="" if rows else "None: all sets have the same parameters.",
-        words=True,
-    )
+    note = "" if rows else "None: all sets have the same parameters."
+    head = ["Parameter", *(one.name for one in results)]
+    return Table("The parameters in which the sets differ", head, rows, note, "words")
 
 
-def read_set(folder: Path, name: str) -> Results:
-    """Read one set of results; a file that is missing or broken is a `UserError` that names it."""
-    params = read_yaml(folder / "params.yaml", MISSING)
-    lock = read_yaml(folder / "dvc.lock", MISSING)
-    text = (folder / "params.yaml").read_text(encoding="utf-8")
-    metrics = folder / "metrics" / "compare"
-    comparison = read_json(metrics / "comparison.json")
-    with in_form(metrics / "comparison.json"):
-        places = {key: Place.of(cell) for key, cell in comparison["sweep"].items()}
-        accuracy, below = accuracy_table(comparison), notes(dict(comparison))
-    with in_form(metrics / "claims.json"):
-        claims = read_claims(read_json(metrics / "claims.json"))
-    with in_form(metrics / "measures.json"):
-        measures = read_json(metrics / "measures.json")
-        measured = measure_tables(measures, places)
-    with in_form(metrics / "paired.json"):
-        paired = paired_table(read_json(metrics / "paired.json"), comparison, places)
-    elsewhere = metrics / "transfer.json"
-    with in_form(elsewhere):
-        transfer = transfer_tables(read_json(elsewhere)) if elsewhere.exists() else []
-    with in_form(folder / "dvc.lock"):
-        stages = {
-            stage: recorded
-            for stage, recorded in lock["stages"].items()
-            if is_in_sweep(stage, params)
-        }
-        outputs, warnings = output_table(folder, stages)
-        changed = changed_parameters(stages, params)
-        code = code_table(stages)
-    if changed:
-        warnings.insert(
-            0,
-            "params.yaml is not what these results were made with; by dvc.lock it differs in "
-            f"{', '.join(changed)}. Run make repro.",
-        )
-    return Results(
-        name=name,
-        model=_last_part(flat(params).get("model.source", CANNOT_SAY)),
-        parameters=text,
-        values=flat(params),
-        warnings=warnings,
-        set_up=set_up(flat(params), list(places.values())),
-        claims=claims,
-        accuracy=accuracy,
-        notes=below,
-        headlines=[measured[key] for key in HEADLINES if key in measured],
-        measures=[table for key, table in measured.items() if key not in HEADLINES],
-        paired=paired,
-        transfer=transfer,
-        figures=[
-            *read_figures(folder / "plots", comparison),
-            *training_figures(folder / "plots" / "training", places, params),
-        ],
-        versions=version_table(folder),
-        outputs=outputs,
-        code=code,
-    )
+def _overview(results: Sequence[Results]) -> Table:
+    """A row a claim, a column a set."""
+    says = {name: claim["claim"] for one in results for name, claim in one.claims.items()}
+    rows = [
+        [
+            Cell(words),
+            *(
+                Cell(estimate(one.claims[name]), verdict=one.claims[name]["verdict"])
+                if name in one.claims
+                else Cell(CANNOT_SAY)
+                for one in results
+            ),
+        ]
+        for name, words in says.items()
+    ]
+    head = ["The paper's claim", *(one.name for one in results)]
+    return Table("Verdicts and estimates of all sets", head, rows, look="words")
 
 
-def read_claims(judged: Json) -> dict[str, Claim]:
-    """`metrics/claims.json` in words, by the claims' names."""
-    return {
-        name: Claim(
-            says=claim["claim"],
-            quantity=claim["quantity"],
-            estimate=estimate(dict(claim)),
-            verdict=claim["verdict"],
-            why=claim["why"],
-        )
-        for name, claim in judged.items()
-    }
+def _is_set(folder: Path) -> bool:
+    """Either will do, so that the other one is named when it is missing."""
+    return (folder / "params.yaml").is_file() or (folder / "metrics").is_dir()
 
 
 def _last_part(source: str) -> str:
     """A source's last part, as the name of a model: without revision and file ending."""
-    name = source.rsplit("/", 1)[-1]
-    return name.split("@")[0].removesuffix(".gguf")
+    return source.rsplit("/", 1)[-1].split("@", maxsplit=1)[0].removesuffix(".gguf")

@@ -1,4 +1,4 @@
-"""What a set of results was made with: versions, outputs and code, by `dvc.lock`."""
+"""What a set of results was made with: versions, outputs and code, by the files beside them."""
 
 import hashlib
 import json
@@ -7,126 +7,132 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from regrow.report.files import Json
-from regrow.report.tables import CANNOT_SAY, Cell, Table, count
-from regrow.report.words import flat
-
-LIBRARIES = (
-    *("torch", "transformers", "tokenizers", "accelerate", "safetensors", "gguf"),
-    *("numpy", "scipy", "pyarrow", "matplotlib", "pydantic", "dvc", "dvclive"),
-)
+from regrow.report.files import MISSING, Json, Source, in_form, read_json
+from regrow.report.parts import Cell, Fold, Section, Table
+from regrow.report.set_up import flat
+from regrow.report.tables import count
+from regrow.report.words import CANNOT_SAY
+from regrow.support.files import read_yaml
 
 
-SWEEP = ("sparsity", "train_size", "seed")
+def provenance(source: Source) -> Section:
+    """Versions, hashes of all outputs, hashes of the code."""
+    stages = recorded(source)
+    with in_form(source.folder / "dvc.lock"):
+        outputs, code = _outputs(source.folder, stages), _code(stages)
+    folds = [
+        Fold("Machine and versions of libraries", [_versions(source.folder)]),
+        Fold("Hashes of all outputs", [outputs]),
+        Fold("Hashes of the code", [code]),
+    ]
+    return Section("versions", "Versions and hashes", folds)
 
 
-def version_table(folder: Path) -> Table:
-    """The versions that `constraints.txt` names: that of the set, or else of the project around it.
-
-    What is installed where the page is written is not among them: it need not be what made the
-    results, and the page would differ from machine to machine.
-    """
-    around = [folder, *folder.resolve().parents]
-    place = next((one for one in around if (one / "constraints.txt").is_file()), None)
-    pinned = {}
-    if place is not None:
-        for line in (place / "constraints.txt").read_text(encoding="utf-8").splitlines():
-            name, equals, version = line.partition("==")
-            if equals:
-                pinned[name.strip().lower().replace("_", "-")] = version.split("#")[0].strip()
-    origin = "Pinned in constraints.txt"
-    if place is None:
-        origin = "There is no constraints.txt"
-    elif place != folder:
-        origin += " of the project, which may be younger than these results"
-    return Table(
-        "Versions of libraries",
-        ["Library", "Version"],
-        [
-            [Cell("Python"), Cell(CANNOT_SAY)],
-            *([Cell(name), Cell(pinned.get(name, CANNOT_SAY))] for name in LIBRARIES),
-        ],
-        note=f"{origin}. No file of the results records the version of Python.",
-        words=True,
-    )
+def warnings(source: Source) -> list[str]:
+    """Sentences on files that do not belong together."""
+    stages = recorded(source)
+    with in_form(source.folder / "dvc.lock"):
+        changed = changed_parameters(stages, source.params)
+        said = [
+            f"{out['path']} is not the output that dvc.lock records of the stage {stage}. Run "
+            "make repro."
+            for stage, one in stages.items()
+            for out in one.get("outs", [])
+            if _state(source.folder, out) == "differs"
+        ]
+    if changed:
+        said.insert(
+            0,
+            "params.yaml is not what these results were made with; by dvc.lock it differs in "
+            f"{', '.join(changed)}. Run make repro.",
+        )
+    return said
 
 
-def output_table(folder: Path, stages: Json) -> tuple[Table, list[str]]:
-    """What every stage wrote, by `dvc.lock`, and sentences on files here that are another's.
-
-    Only results are looked at (`metrics/` and `plots/`), so that the page does not depend on
-    whether data and models lie there too.
-    """
-    rows, warnings = [], []
-    for stage, recorded in stages.items():
-        for out in recorded.get("outs", []):
-            state = _state(folder, out)
-            if state == "differs":
-                warnings.append(
-                    f"{out['path']} is not the output that dvc.lock records of the stage {stage}. "
-                    "Run make repro."
-                )
-            rows.append(
-                [
-                    Cell(stage),
-                    Cell(str(out["path"])),
-                    Cell(str(out.get("md5", CANNOT_SAY))),
-                    Cell(count(out.get("size"))),
-                    Cell(state),
-                ]
-            )
-    note = (
-        "MD5, as DVC records it; “.dir” is the hash of a folder's listing. “Here”: whether the "
-        "file beside this page's numbers is that output; data and models are not looked at."
-    )
-    head = ["Stage", "Output", "MD5", "Bytes", "Here"]
-    return Table("Outputs, by dvc.lock", head, rows, note, words=True), warnings
-
-
-def code_table(stages: Json) -> Table:
-    """The code that the stages ran, by `dvc.lock`: a row a file and hash."""
-    users: dict[tuple[str, str], list[str]] = {}
-    for stage, recorded in stages.items():
-        for dep in recorded.get("deps", []):
-            if str(dep["path"]).startswith("src/"):
-                key = (str(dep["path"]), str(dep.get("md5", CANNOT_SAY)))
-                kind = stage.partition("@")[0]
-                if kind not in users.setdefault(key, []):
-                    users[key].append(kind)
-    return Table(
-        "Code, by dvc.lock",
-        ["File", "MD5", "Stages"],
-        [[Cell(path), Cell(md5), Cell(", ".join(of))] for (path, md5), of in sorted(users.items())],
-        note="Code is named by hashes and not by a commit: any commit with these files is it.",
-        words=True,
-    )
+def recorded(source: Source) -> Json:
+    """The stages of `dvc.lock` that belong to the sweep: DVC leaves those of earlier ones there."""
+    path = source.folder / "dvc.lock"
+    lock = read_yaml(path, MISSING)
+    with in_form(path):
+        return {
+            stage: one for stage, one in lock["stages"].items() if is_in_sweep(stage, source.params)
+        }
 
 
 def changed_parameters(stages: Json, params: Json) -> list[str]:
     """The parameters whose values in `params.yaml` are not those of `dvc.lock`, as dotted keys."""
     changed: dict[str, None] = {}
-    for recorded in stages.values():
-        for key, before in recorded.get("params", {}).get("params.yaml", {}).items():
+    for one in stages.values():
+        for key, before in one.get("params", {}).get("params.yaml", {}).items():
             now: Any = params
             for part in str(key).split("."):
                 now = now.get(part) if isinstance(now, Mapping) else None
-            one, other = flat(before, str(key)), flat(now, str(key))
-            changed |= {name: None for name in {**one, **other} if one.get(name) != other.get(name)}
+            old, new = flat(before, str(key)), flat(now, str(key))
+            changed |= {name: None for name in {**old, **new} if old.get(name) != new.get(name)}
     return sorted(changed)
 
 
 def is_in_sweep(stage: str, params: Json) -> bool:
-    """False for an item of an earlier sweep, which DVC leaves in its lock file.
-
-    `finetune@0.2-600-0` is an item of sparsity 0.2, 600 train questions and seed 0.
-    """
+    """False for an item of an earlier sweep, such as `finetune@l2-0.2-600-0` of another score."""
     _, at, item = stage.partition("@")
     sweep = params.get("sweep")
-    lists = [sweep.get(name) for name in SWEEP] if isinstance(sweep, Mapping) else []
-    if not at or not lists or not all(isinstance(one, list) for one in lists):
+    if not at or not isinstance(sweep, Mapping):
         return True
-    parts = [[str(value) for value in one or []] for one in lists]
-    return item in parts[0] or item in map("-".join, product(*parts))
+    # Earlier results have no score among the axes.
+    axes = [sweep.get(axis) for axis in ("score", "sparsity", "train_size", "seed")]
+    lists = [[str(value) for value in one] for one in axes if isinstance(one, list)]
+    start = len(lists) - 2
+    items = {"-".join(one) for part in (lists[:start], lists) for one in product(*part)}
+    return item.removeprefix("finetune-").removeprefix("distill-") in items
+
+
+def _versions(folder: Path) -> Table:
+    path = folder / "environment.json"
+    caption, head = "Machine and versions", ["What", "Value"]
+    if not path.is_file():
+        note = "The results hold no environment.json, which would say it."
+        return Table(caption, head, [[Cell("Versions"), Cell(CANNOT_SAY)]], note, "words")
+    rows = [[Cell(name), Cell(str(value))] for name, value in read_json(path).items()]
+    return Table(caption, head, rows, "By environment.json beside the results.", "words")
+
+
+def _outputs(folder: Path, stages: Json) -> Table:
+    """What every stage wrote, by `dvc.lock`.
+
+    Of what lies here only results are looked at (`metrics/` and `plots/`), so that the page does
+    not depend on whether data and models lie there too.
+    """
+    rows = [
+        [
+            *(Cell(stage), Cell(str(out["path"])), Cell(str(out.get("md5", CANNOT_SAY)))),
+            *(Cell(count(out.get("size"))), Cell(_state(folder, out))),
+        ]
+        for stage, one in stages.items()
+        for out in one.get("outs", [])
+    ]
+    note = (
+        "MD5, as DVC records it; “.dir” is the hash of a folder's listing. “Here”: whether the "
+        "file beside this page's numbers is that output; data and models are not looked at."
+    )
+    head = ["Stage", "Output", "MD5", "Bytes", "Here"]
+    return Table("Outputs, by dvc.lock", head, rows, note, "words")
+
+
+def _code(stages: Json) -> Table:
+    """The code that the stages ran, by `dvc.lock`: a row a file or room and hash."""
+    users: dict[tuple[str, str], list[str]] = {}
+    for stage, one in stages.items():
+        for dep in one.get("deps", []):
+            if str(dep["path"]).startswith("src/"):
+                key = (str(dep["path"]), str(dep.get("md5", CANNOT_SAY)))
+                kind = stage.partition("@")[0]
+                if kind not in users.setdefault(key, []):
+                    users[key].append(kind)
+    rows = [
+        [Cell(path), Cell(md5), Cell(", ".join(of))] for (path, md5), of in sorted(users.items())
+    ]
+    note = "Code is named by hashes and not by a commit: any commit with these files is it."
+    return Table("Code, by dvc.lock", ["File or folder", "MD5", "Stages"], rows, note, "words")
 
 
 def _state(folder: Path, out: Json) -> str:
