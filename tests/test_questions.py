@@ -20,6 +20,7 @@ from regrow.sources.reading import read_source
 from regrow.sources.splits import Labelled, split
 from regrow.sources.uris import resolved
 from regrow.support.errors import UserError
+from regrow.support.schema import Columns
 from regrow.tasks.questions import (
     Question,
     read_labels,
@@ -525,13 +526,16 @@ def test_stage_writes_questions_and_labels_apart_and_byte_equal_each_time(tmp_pa
     project(folder, source="file:my dätä.jsonl")
     assert run_stage(folder).returncode == 0
     written = outputs(folder)
+    seen, unseen = ("teacher-true", "distill-gold"), ("teacher-false", "distill-all")
     assert set(written) == {
         f"data/{kind}/{name}.jsonl"
         for kind in ("questions", "labels")
         for name in ("train", "calibration", "test")
-    } | {"data/labels/teacher-true.jsonl", "data/labels/teacher-false.jsonl"}
-    assert written["data/labels/teacher-true.jsonl"] == written["data/labels/train.jsonl"]
-    assert not written["data/labels/teacher-false.jsonl"]
+    } | {f"data/labels/{name}.jsonl" for name in (*seen, *unseen)}
+    for name in seen:
+        assert written[f"data/labels/{name}.jsonl"] == written["data/labels/train.jsonl"]
+    for name in unseen:
+        assert not written[f"data/labels/{name}.jsonl"]
     for name, size in (("train", 6), ("calibration", 3), ("test", 4)):
         questions = read_questions(folder / f"data/questions/{name}.jsonl")
         labels = read_labels(folder / f"data/labels/{name}.jsonl", questions)
@@ -552,7 +556,7 @@ def test_stage_loads_no_model_library(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "set()\n"
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
 def test_test_source_gives_the_test_split_and_source_the_rest(tmp_path: Path) -> None:
@@ -567,6 +571,76 @@ def test_test_source_gives_the_test_split_and_source_the_rest(tmp_path: Path) ->
     assert ids["train"] | ids["calibration"] == {f"q{i}" for i in range(9)}
     assert len(ids["test"]) == 4
     assert ids["test"] < {f"q{i}" for i in range(100, 105)}
+
+
+def test_held_out_questions_are_the_end_of_the_source(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [official(i) for i in range(13)])
+    write_jsonl(tmp_path / "b.jsonl", [official(i) for i in range(100, 105)])
+    given = {"source": "file:a.jsonl", "test_source": "file:b.jsonl"}
+    splits = {}
+    for held_out in (0, 3, 4):
+        assert run_stage(project(tmp_path, held_out=held_out, **given)).returncode == 0
+        splits[held_out] = {
+            name: [q.id for q in read_questions(tmp_path / f"data/questions/{name}.jsonl")]
+            for name in ("train", "calibration", "test")
+        }
+    assert splits[3]["train"] == splits[0]["train"]
+    assert splits[3]["calibration"] == splits[0]["calibration"]
+    assert splits[3]["test"][:4] == splits[0]["test"]
+    ids = [name for part in splits[4].values() for name in part]
+    assert len(set(ids)) == len(ids) == 6 + 3 + 4 + 4
+    assert set(splits[3]["test"]) < set(splits[4]["test"])
+    failed = run_stage(project(tmp_path, held_out=5, **given))
+    assert "data.train + data.calibration + data.held_out is 14; lower them" in failed.stderr
+    # Without a test source they are so many more of the same.
+    assert run_stage(project(tmp_path, source="file:a.jsonl", test=2, held_out=2)).returncode == 0
+    assert len(read_questions(tmp_path / "data/questions/test.jsonl")) == 4
+
+
+def test_rows_without_ids_are_told_apart_in_two_sources(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in ours(official(i)).items() if k != "id"} for i in range(9)]
+    for name in ("a", "b"):
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    done = run_stage(project(tmp_path, source="file:a.jsonl", test_source="file:b.jsonl"))
+    assert done.returncode == 0, done.stderr
+    test = read_questions(tmp_path / "data/questions/test.jsonl")
+    assert {q.id for q in test} < {f"test-{i}" for i in range(1, 10)}
+
+
+ASKED = {"nr": 7, "ask": "Who?", "opts": ["you", "I"], "one": "you", "two": "I"}
+
+
+@pytest.mark.parametrize("choices", ["opts", ["one", "two"]])
+@pytest.mark.parametrize("answer", [1, "1", "B", "I"])
+def test_named_columns_are_read_from_every_kind_of_file(
+    tmp_path: Path, choices: str | list[str], answer: int | str
+) -> None:
+    columns = Columns(id="nr", stem="ask", choices=choices, answer="key")
+    for path in written(tmp_path, [ASKED | {"key": answer}]):
+        assert read_source(path, columns) == ([Question("7", "Who?", ("you", "I"))], [1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"key": 2}, "key 2 names no choice .*an index from 0, a letter from A or a choice's text"),
+        ({"key": "C"}, "key 'C' names no choice"),
+        ({"key": "A", "opts": ["you", "A"]}, r"key 'A' names no choice \(or several\)"),
+        ({"opts": "you"}, "opts must be a list of two texts or more"),
+        ({"ask": None}, "lacks the field 'ask'"),
+        ({"nr": None}, "lacks the field 'nr'"),
+    ],
+)
+def test_faults_of_named_columns_name_them(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    columns = Columns(id="nr", stem="ask", choices="opts", answer="key")
+    path = write_jsonl(tmp_path / "a.jsonl", [ASKED | {"key": "B"} | change])
+    with pytest.raises(UserError, match=rf"^a\.jsonl, line 1:? {message}"):
+        read_source(path, columns)
+    pq.write_table(pa.Table.from_pylist([{"nr": 1, "ask": "Who?"}]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"^a\.parquet has no column 'opts'; it needs nr, ask, op"):
+        read_source(tmp_path / "a.parquet", columns)
 
 
 BAD_PROJECTS: dict[str, tuple[list[Any], dict[str, Any], str]] = {
@@ -611,7 +685,8 @@ def test_bad_input_is_one_sentence_and_loses_nothing(tmp_path: Path, fault: str)
     assert failed.stderr.startswith("regrow questions: ")
     assert message in failed.stderr
     assert failed.stderr.count("\n") == 1
-    assert failed.stdout == ""
+    said = failed.stdout.splitlines()
+    assert all(line.startswith("the study is not pinned yet: set data.") for line in said)
     assert outputs(tmp_path) == before
 
 

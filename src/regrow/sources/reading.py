@@ -17,11 +17,12 @@ SOURCE_SUFFIXES = (".jsonl", ".parquet", ".arrow")
 def read_pinned(uri: str, sha256: str | None, key: str, columns: Columns | None = None) -> Labelled:
     """Read the data set at `uri`, which the parameter `key` names, and say if it is not pinned."""
     with resolved(uri, sha256, key=key) as source:
-        if notice := not_pinned(source, key):
-            print(notice)
         # So that sources without ids stay apart.
         prefix = "test-" if key == "data.test_source" else ""
-        return read_source(source.path, columns, prefix)
+        read = read_source(source.path, columns, prefix)
+        if notice := not_pinned(source, key):
+            print(notice)
+        return read
 
 
 def read_source(path: Path, columns: Columns | None = None, prefix: str = "") -> Labelled:
