@@ -12,13 +12,12 @@ TEMPLATES = Path(__file__).parent.parent / ".dvc/plots"
 
 
 def filled(name: str) -> str:
-    files = [f"{method}.csv" for method in METHODS]
     points = [
-        {"rev": rev, "filename": file, "field": "accuracy", "retention": "0.9", "train_size": "600"}
-        | {"score": "l2", "sparsity": "0.2"}
+        {"rev": rev, "filename": "accuracy.csv", "field": "accuracy", "method": method}
+        | {"score": "l2", "sparsity": "0.2", "retention": "0.9", "train_size": "600"}
         | {"accuracy": "0.4", "accuracy_low": "0.3", "accuracy_high": "0.5"}
         for rev in ("HEAD", "workspace")
-        for file in files
+        for method in METHODS
     ]
     renderer = VegaRenderer(
         points,
@@ -30,7 +29,7 @@ def filled(name: str) -> str:
         title="Accuracy",
         x_label="retention",
         y_label="accuracy",
-        anchors_y_definitions=[{"filename": file, "field": "accuracy"} for file in files],
+        anchors_y_definitions=[{"filename": "accuracy.csv", "field": "accuracy"}],
     )
     return json.dumps(renderer.get_filled_template())
 
@@ -42,14 +41,15 @@ def test_every_anchor_is_filled_and_the_interval_columns_are_read() -> None:
 
 
 def test_scores_are_told_apart() -> None:
-    steps = json.loads(filled("interval"))["transform"]
-    panel = next(one for one in steps if one.get("as") == "panel")
+    panel = next(
+        one for one in json.loads(filled("interval"))["transform"] if one.get("as") == "panel"
+    )
     assert panel["calculate"].startswith("datum.score + ', ' + datum.model")
 
 
 def test_every_method_has_a_name_and_the_colour_of_the_figures() -> None:
     spec = filled("interval")
     for method in METHODS:
-        assert f"'{method}.csv': '" in spec
+        assert f"{method}: '" in spec
     for name in ("distill", "finetune"):
         assert STYLES[name].colour in spec and STYLES[name].label in spec

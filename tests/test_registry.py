@@ -18,8 +18,9 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("artifact", ["teacher", "distill"])
 def test_a_registered_artifact_is_got_from_another_folder(study: Study, tmp_path, artifact):
-    study.run(sys.executable, "-m", "gto", "register", artifact)
-    assert artifact in study.run(sys.executable, "-m", "gto", "show").stdout
+    gto = (sys.executable, "-c", "from gto.cli import app; app()")
+    study.run(*gto, "register", artifact)
+    assert artifact in study.run(*gto, "show").stdout
     elsewhere = Study(tmp_path / "elsewhere", study.environment)
     elsewhere.root.mkdir()
     elsewhere.dvc("artifacts", "get", str(study.root), artifact, "--out", "got")

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from regrow.support.errors import UserError
+
 ROOT = Path(__file__).parents[1]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +23,10 @@ class Table(dict[str, F]):
         """Add a function under its own name: a decorator."""
         self[function.__name__] = function
         return function
+
+    def __missing__(self, name: str) -> F:
+        """Refuse what is not in the table; nothing is taken in its stead."""
+        raise UserError(f"{name!r} is none of {', '.join(self)}; name one of these")
 
 
 def entries(module: str, table: str) -> dict[str, str]:
