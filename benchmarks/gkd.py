@@ -160,6 +160,7 @@ def _loss(
     settings: dict[str, Any],
 ) -> float:
     """This project's KL against a whole record of the same texts, a mean over their positions."""
+    import numpy as np
     import torch
 
     from regrow.distill.divergence import forward_kl
@@ -181,5 +182,7 @@ def _loss(
     picked = flat_rows(batch, chains, positions)
     with torch.no_grad():
         logits = row_logits(student.eval(), batch, picked)
-        targets = Record(folder / "record", output_layer(teacher)).targets(ids, temperature)
+        kept = Record(folder / "record", lambda: output_layer(teacher))
+        rows = np.concatenate([kept.rows(identity) for identity in ids])
+        targets = kept.targets(rows, temperature)
         return float(forward_kl(logits, targets)) / len(picked)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks import ceilings
@@ -58,11 +59,11 @@ def prefill(settings: dict[str, Any]) -> Prepared:
     import torch
 
     from benchmarks.flops import chain_pairs, costs, forward
-    from regrow.model.folders import load_model
+    from regrow.model.folders import empty_model, load_model
     from regrow.model.mlps import find_mlps
     from regrow.model.runtime import fix_runtime
-    from regrow.prune.removal import kept_count, remove_neurons
-    from regrow.prune.scores import l2_importance
+    from regrow.prune.removal import kept_count, kept_neurons, write_pruned
+    from regrow.prune.scores import importances
     from regrow.support.schema import Params
 
     params = Params.model_validate(settings["params"])
@@ -70,11 +71,14 @@ def prefill(settings: dict[str, Any]) -> Prepared:
     prompts, length = (1, 16) if settings["tiny"] else (PROMPTS, LENGTH)
     models, operations, neurons = {}, {}, {}
     for sparsity in (0, *SPARSITIES):
-        model = load_model(Path(settings["model"]), params.compute.dtype, params.compute.device)
-        mlps = find_mlps(model)
-        count = kept_count(mlps[0].gate_proj.out_features, sparsity, params.prune.multiple_of)
-        if sparsity:
-            remove_neurons(model, [l2_importance(mlp) for mlp in mlps], count)
+        folder, dtype = Path(settings["model"]), params.compute.dtype
+        dense = find_mlps(empty_model(folder, dtype))[0].gate_proj.out_features
+        count = kept_count(dense, sparsity, params.prune.multiple_of)
+        with TemporaryDirectory() as smaller:
+            found = importances(folder, dtype, "l2", 0, lambda _: torch.zeros(0))
+            kept = [kept_neurons(importance, count) for importance in found]
+            write_pruned(folder, kept, Path(smaller), dtype)
+            model = load_model(Path(smaller), dtype, params.compute.device)
         name = str(sparsity)
         models[name], neurons[name] = model, count
         operations[name] = forward(

@@ -146,8 +146,9 @@ def compare(settings: dict[str, Any]) -> Prepared:
             teacher, ids, trees, logits.positions, top_k, logits.temperatures, folder / name,
             Unfinished(folder / "state", math.inf),
         )  # fmt: skip
-    whole = Record(folder / "whole", output_layer(teacher))
-    records = {"kept": Record(folder / "kept"), "whole": whole}
+    whole = Record(folder / "whole", lambda: output_layer(teacher))
+    kept = Record(folder / "kept", lambda: output_layer(teacher))
+    records = {"kept": kept, "whole": whole}
     students = {
         name: _errors(teacher, load_model(Path(path), *load), ids, trees, records, params)
         for name, path in settings["students"].items()
@@ -210,7 +211,7 @@ def _errors(
         square += float(slope.square().sum())
         count += len(picked)
         for kind, record in records.items():
-            found, its_slope = loss_and_gradient(record.targets([identity], temperature))
+            found, its_slope = loss_and_gradient(record.targets(record.rows(identity), temperature))
             gap[kind] += abs(exact - found)
             furthest[kind] = max(furthest[kind], abs(exact - found) / len(picked))
             square_error[kind] += float((slope - its_slope).square().sum())

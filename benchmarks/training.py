@@ -273,8 +273,8 @@ def _task_maker(
     def make() -> tuple[Any, list[int]]:
         top_k, temperatures = logits.top_k, logits.temperatures
         record(teacher, ids, shapes, positions, top_k, temperatures, out, state)
-        opened = Record(out, output_layer(teacher) if top_k is None else None)
-        task = distillation_task(shapes, ids, opened, params.distill.temperature)
+        opened = Record(out, lambda: output_layer(teacher))
+        task = distillation_task(shapes, ids, opened, params.distill.temperature, "forward_kl")
         return task, branches
 
     return make

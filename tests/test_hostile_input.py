@@ -97,6 +97,11 @@ def refused(call: Callable[..., object], *arguments: Any) -> str:
     return str(caught.value)
 
 
+def unasked() -> Any:
+    """What a top-k record does not ask for."""
+    raise AssertionError
+
+
 # Pickles
 
 
@@ -181,16 +186,16 @@ def test_a_record_with_a_pickle_for_a_column_is_refused(
     ids = [QUESTIONS[0].id]
     folder = tmp_path / "record"
     record(tiny_model(tiny_config("llama")), ids, trees, "answer", 3, [1.0], folder, state)
-    Record(folder)
+    Record(folder, unasked)
     path = folder / f"{column}.npy"
     objects = np.array([Planted(trace)] * 2, dtype=object)
     np.save(path, objects, allow_pickle=True)
-    assert "no whole record" in refused(Record, folder)
+    assert "no whole record" in refused(Record, folder, unasked)
     np.savez(path, objects)  # which NumPy's loader opens under any name
     shutil.move(folder / f"{column}.npy.npz", path)
-    assert "no whole record" in refused(Record, folder)
+    assert "no whole record" in refused(Record, folder, unasked)
     pickled("raw", path, trace)
-    assert "no whole record" in refused(Record, folder)
+    assert "no whole record" in refused(Record, folder, unasked)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".arrow", ".pkl", ".npy"])

@@ -19,6 +19,7 @@ from regrow.model.folders import load_model, save_model
 from regrow.model.mlps import find_mlps
 from regrow.model.trees import Tree, build_trees
 from regrow.plot.style import save
+from regrow.prune.removal import kept_neurons
 from regrow.support.errors import UserError
 from regrow.tasks.questions import write_questions
 from tiny_models import (
@@ -49,6 +50,10 @@ def planted(layer: int, neuron: int, layers: int = 2) -> Any:
     return model
 
 
+def gone_by(importance: torch.Tensor, kept: int) -> Any:
+    return removed_neurons(kept_neurons(importance, kept), len(importance))
+
+
 def layers_of(
     count: int,
     neurons: int = 40,
@@ -62,7 +67,7 @@ def layers_of(
         activations = generator.lognormal(-2, 1, neurons)
         by = {"l2": norms, "activation": activations}
         removed = {
-            (score, sparsity): removed_neurons(
+            (score, sparsity): gone_by(
                 torch.from_numpy(by.get(score, generator.random(neurons))),
                 round(neurons * (1 - sparsity)),
             )
@@ -150,7 +155,7 @@ def test_numbers_of_a_layer_by_hand() -> None:
 
 
 def test_what_cannot_be_had_is_none_in_every_output() -> None:
-    gone = {("l2", 0.5): removed_neurons(torch.ones(4), 2)}
+    gone = {("l2", 0.5): gone_by(torch.ones(4), 2)}
     dead = Layer(np.ones(4), np.zeros(4), gone)
     alive = Layer(np.arange(1.0, 5), np.arange(1.0, 5), gone)
     assert dead.spearman is dead.over_median(0) is dead.activation_removed(("l2", 0.5)) is None
@@ -305,8 +310,8 @@ def test_any_number_of_layers_sparsities_and_scores_draws_without_a_warning(
 
 @pytest.mark.filterwarnings("error")
 def test_layers_with_nothing_in_them_draw_without_a_warning(tmp_path: Path) -> None:
-    dead = Layer(np.zeros(4), np.zeros(4), {("l2", 0.01): removed_neurons(torch.ones(4), 4)})
-    one = Layer(np.ones(1), np.ones(1), {("l2", 0.5): removed_neurons(torch.ones(1), 1)})
+    dead = Layer(np.zeros(4), np.zeros(4), {("l2", 0.01): gone_by(torch.ones(4), 4)})
+    one = Layer(np.ones(1), np.ones(1), {("l2", 0.5): gone_by(torch.ones(1), 1)})
     for name, layer in (("dead", dead), ("one", one)):
         save(importance_figure([layer], 20, 1), tmp_path / name)
 

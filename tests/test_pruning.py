@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -22,16 +23,13 @@ from transformers import (
     OPTConfig,
 )
 
+from regrow.model import folders
 from regrow.model.folders import count_parameters, load_model, save_model
 from regrow.model.mlps import PROJECTIONS, count_mlp_parameters, find_mlps
 from regrow.model.trees import Tree, build_trees
-from regrow.prune.removal import kept_count, kept_neurons, remove_neurons
-from regrow.prune.scores import (
-    activation_importance,
-    l2_importance,
-    random_importance,
-    record_activation_norms,
-)
+from regrow.prune.activations import SequentialNorms, activation_norms
+from regrow.prune.removal import kept_count, kept_neurons, write_pruned
+from regrow.prune.scores import SCORES, Neurons
 from regrow.support.errors import UserError
 from regrow.tasks.questions import write_questions
 from tiny_models import (
@@ -66,9 +64,27 @@ def dense(name: str) -> Any:
 
 
 def pruned(model: Any, importances: list[torch.Tensor], count: int) -> Any:
-    smaller = deepcopy(model)
-    remove_neurons(smaller, importances, count)
-    return smaller
+    """A model without its least important neurons, by way of its folder."""
+    kept = [kept_neurons(importance, count) for importance in importances]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        model.save_pretrained(folder / "dense")
+        write_pruned(folder / "dense", kept, folder / "out", "float64")
+        return AutoModelForCausalLM.from_pretrained(folder / "out", dtype=torch.float64).eval()
+
+
+def importance_of(
+    mlp: Any, score: str, seed: int = 0, layer: int = 0, norms: torch.Tensor | None = None
+) -> torch.Tensor:
+    def weight(name: str) -> torch.Tensor:
+        found: torch.Tensor = getattr(mlp, name).weight.detach()
+        return found
+
+    def given() -> torch.Tensor:
+        assert norms is not None, "scores of weights alone need no activations"
+        return norms
+
+    return SCORES[score](Neurons(mlp.gate_proj.out_features, layer, seed, weight, given))
 
 
 def top(importance: torch.Tensor, count: int) -> list[int]:
@@ -111,7 +127,7 @@ def ungated() -> dict[str, Any]:
 def test_pruned_logits_equal_those_of_the_dense_model_with_the_neurons_zeroed(
     name: str, count: int
 ) -> None:
-    importances = [l2_importance(mlp) for mlp in find_mlps(dense(name))]
+    importances = [importance_of(mlp, "l2") for mlp in find_mlps(dense(name))]
     zeroed = deepcopy(dense(name))
     for mlp, importance in zip(find_mlps(zeroed), importances, strict=True):
         gone = sorted(set(range(48)) - set(top(importance, count)))
@@ -129,7 +145,7 @@ def test_pruned_logits_equal_those_of_the_dense_model_with_the_neurons_zeroed(
 
 @pytest.mark.parametrize("name", MODELS)
 def test_kept_rows_and_columns_are_the_dense_models_in_their_order(name: str) -> None:
-    importances = [l2_importance(mlp) for mlp in find_mlps(dense(name))]
+    importances = [importance_of(mlp, "l2") for mlp in find_mlps(dense(name))]
     smaller = pruned(dense(name), importances, 20)
     layers = zip(find_mlps(dense(name)), find_mlps(smaller), importances, strict=True)
     for old, new, importance in layers:
@@ -146,7 +162,7 @@ def test_kept_rows_and_columns_are_the_dense_models_in_their_order(name: str) ->
 
 
 def test_what_is_no_mlp_stays_as_it_was() -> None:
-    importances = [l2_importance(mlp) for mlp in find_mlps(dense("olmo2"))]
+    importances = [importance_of(mlp, "l2") for mlp in find_mlps(dense("olmo2"))]
     smaller = dict(pruned(dense("olmo2"), importances, 20).named_parameters())
     for name, parameter in dense("olmo2").named_parameters():
         if not any(projection in name for projection in PROJECTIONS):
@@ -177,22 +193,24 @@ def test_l2_importance_equals_a_plain_loop(name: str) -> None:
             )
             for neuron in range(48)
         ]
-        np.testing.assert_allclose(l2_importance(mlp).detach().numpy(), expected, rtol=1e-12)
+        np.testing.assert_allclose(importance_of(mlp, "l2").detach().numpy(), expected, rtol=1e-12)
 
 
 def test_l2_importance_of_half_precision_weights_is_summed_in_double_precision() -> None:
     mlp = deepcopy(find_mlps(dense("llama"))[0]).to(torch.bfloat16)
     exact = deepcopy(mlp).double()
-    assert torch.equal(l2_importance(mlp), l2_importance(exact))
+    assert torch.equal(importance_of(mlp, "l2"), importance_of(exact, "l2"))
 
 
 def test_random_importance_is_seeded_and_each_layer_and_seed_its_own_stream() -> None:
     mlp = find_mlps(dense("llama"))[0]
     draws = {
-        (seed, layer): random_importance(mlp, seed, layer) for seed in (0, 1) for layer in (0, 1)
+        (seed, layer): importance_of(mlp, "random", seed, layer)
+        for seed in (0, 1)
+        for layer in (0, 1)
     }
     for (seed, layer), draw in draws.items():
-        assert torch.equal(draw, random_importance(mlp, seed, layer))
+        assert torch.equal(draw, importance_of(mlp, "random", seed, layer))
         assert draw.shape == (48,)
     orders = {tuple(torch.argsort(draw).tolist()) for draw in draws.values()}
     assert len(orders) == 4
@@ -203,17 +221,17 @@ def test_random_importance_is_seeded_and_each_layer_and_seed_its_own_stream() ->
 def test_random_importance_is_a_stream_of_its_own_and_stays_what_it_was() -> None:
     # A study with random scores is only the same study while the same neurons go.
     mlp = find_mlps(dense("llama"))[0]
-    assert random_importance(mlp, 3, 1)[:3].tolist() == FIRST_DRAWS
+    assert importance_of(mlp, "random", 3, 1)[:3].tolist() == FIRST_DRAWS
 
 
 def test_random_importance_draws_nothing_from_global_generators() -> None:
     mlp = find_mlps(dense("llama"))[0]
     torch.manual_seed(1)
     np.random.seed(1)
-    first = random_importance(mlp, 0, 0)
+    first = importance_of(mlp, "random", 0, 0)
     torch.manual_seed(2)
     np.random.seed(2)
-    assert torch.equal(first, random_importance(mlp, 0, 0))
+    assert torch.equal(first, importance_of(mlp, "random", 0, 0))
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 300, 4096])
@@ -223,7 +241,7 @@ def test_activation_norms_equal_a_plain_loop_over_separate_sequences(
 ) -> None:
     # Each node of a tree once, and no padding: the biases would give padding activations too.
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
-    found = record_activation_norms(dense(name), trees, batch_tokens)
+    found = activation_norms(dense(name), trees, batch_tokens)
     for norms, expected in zip(found, plain_activation_norms(name), strict=True):
         torch.testing.assert_close(norms, expected, rtol=1e-9, atol=0)
 
@@ -256,7 +274,7 @@ def activations_of(model: Any, tokens: Sequence[int]) -> list[torch.Tensor]:
 
 
 def test_activation_norms_leave_no_hook_and_no_graph_behind() -> None:
-    found = record_activation_norms(dense("llama"), [Tree((1, 2), ((3,),))])
+    found = activation_norms(dense("llama"), [Tree((1, 2), ((3,),))])
     for mlp, norms in zip(find_mlps(dense("llama")), found, strict=True):
         assert not mlp.down_proj._forward_pre_hooks
         assert not norms.requires_grad
@@ -270,8 +288,67 @@ def test_activation_importance_is_the_activation_norm_times_the_columns_norm() -
         float(norms[neuron]) * math.sqrt(sum(float(value) ** 2 for value in down[:, neuron]))
         for neuron in range(48)
     ]
-    found = activation_importance(mlp, norms).detach().numpy()
+    found = importance_of(mlp, "activation", norms=norms).detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+# Statistics of models whose earlier layers are pruned already
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 300, 4096])
+@pytest.mark.parametrize("name", ["llama with biases", "olmo2", "gemma2"])
+def test_sequential_norms_are_those_of_the_model_with_the_earlier_layers_pruned(
+    name: str, batch_tokens: int
+) -> None:
+    trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
+    kept = torch.arange(0, 48, 3)
+    walk = SequentialNorms(deepcopy(dense(name)), trees, batch_tokens)
+    first, second = walk.norms(0, []), walk.norms(1, [kept])
+    torch.testing.assert_close(first, activation_norms(dense(name), trees)[0], rtol=1e-6, atol=0)
+    smaller = deepcopy(dense(name))
+    gone = [neuron for neuron in range(48) if neuron not in kept.tolist()]
+    with torch.no_grad():
+        find_mlps(smaller)[0].down_proj.weight[:, gone] = 0
+    expected = activation_norms(smaller, trees)[1]
+    torch.testing.assert_close(second, expected, rtol=1e-6, atol=0)
+    assert not torch.allclose(second, activation_norms(dense(name), trees)[1], rtol=1e-3)
+
+
+def test_sequential_pruning_chooses_each_layer_by_what_the_pruned_ones_send_it(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for sequential in (False, True):
+        write_params(workplace, prune={"sequential": sequential})
+        out = f"out-{sequential}"
+        for score in ("activation", "l2"):
+            assert prune(monkeypatch, workplace, "llama", "0.5", f"{out}-{score}", score) == 0
+        model = load_model(workplace / f"{out}-activation", "float32", "cpu")
+        found[sequential] = [mlp.gate_proj.weight for mlp in find_mlps(model)]
+    # The first layer has none before it, and l2 looks at weights alone.
+    assert torch.equal(found[False][0], found[True][0])
+    assert not torch.equal(found[False][1], found[True][1])
+    assert contents(workplace / "out-False-l2") == contents(workplace / "out-True-l2")
+    model = load_model(workplace / "llama", "float32", "cpu")
+    kept: list[torch.Tensor] = []
+    trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
+    for layer, mlp in enumerate(find_mlps(model)):
+        smaller = deepcopy(model)
+        for earlier, neurons in zip(find_mlps(smaller), kept, strict=False):
+            gone = [neuron for neuron in range(48) if neuron not in neurons.tolist()]
+            with torch.no_grad():
+                earlier.down_proj.weight[:, gone] = 0
+        norms = activation_norms(smaller, trees)[layer]
+        kept.append(kept_neurons(importance_of(mlp, "activation", norms=norms), 24))
+        assert torch.equal(found[True][layer], mlp.gate_proj.weight[kept[-1]])
+
+
+@pytest.mark.parametrize("score", ["l2", "random"])
+def test_scores_of_weights_alone_load_no_model(
+    score: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    assert prune(monkeypatch, workplace, "llama", "0.5", "out", score) == 0
 
 
 # Which neurons stay
@@ -294,9 +371,9 @@ def test_kept_neurons_of_each_score_are_those_of_a_plain_loop(name: str, score: 
     norms = plain_activation_norms(name)
     for layer, mlp in enumerate(mlps):
         importance = {
-            "l2": l2_importance(mlp),
-            "random": random_importance(mlp, 3, layer),
-            "activation": activation_importance(mlp, norms[layer]),
+            "l2": importance_of(mlp, "l2"),
+            "random": importance_of(mlp, "random", 3, layer),
+            "activation": importance_of(mlp, "activation", norms=norms[layer]),
         }[score]
         assert len(set(importance.tolist())) == 48
         assert kept_neurons(importance, 30).tolist() == top(importance, 30)
@@ -404,15 +481,63 @@ except ImportError:
 """
 
 
+def in_memory(model: Any, kept: Sequence[torch.Tensor]) -> Any:
+    """The plain reference: the same model with smaller matrices, without a folder of it."""
+    smaller = deepcopy(model)
+    for mlp, neurons in zip(find_mlps(smaller), kept, strict=True):
+        for projection in (mlp.gate_proj, mlp.up_proj):
+            projection.weight = nn.Parameter(projection.weight[neurons])
+            if projection.bias is not None:
+                projection.bias = nn.Parameter(projection.bias[neurons])
+        mlp.down_proj.weight = nn.Parameter(mlp.down_proj.weight[:, neurons].contiguous())
+    smaller.config.intermediate_size = len(kept[0])
+    return smaller
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shard", ["50GB", "20KB"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_pruned_folder_has_the_bytes_that_save_pretrained_writes(
+    name: str, shard: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "PART", 4096)  # parts of some ten rows
+    single = deepcopy(dense(name)).float()
+    single.save_pretrained(tmp_path / "dense", max_shard_size=shard)
+    kept = [torch.arange(3, 23), torch.arange(0, 40, 2)]
+    (tmp_path / "dense" / "generation_config.json").write_text('{"max_length": 77}')
+    model = load_model(tmp_path / "dense", dtype, "cpu")
+    in_memory(model, kept).save_pretrained(tmp_path / "expected", max_shard_size=shard)
+    write_pruned(tmp_path / "dense", kept, tmp_path / "out", dtype, shard)
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+
+
+def test_a_teacher_that_lacks_a_matrix_is_named_and_nothing_is_written(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(tiny_config("llama"))
+    gone = "model.layers.1.mlp.up_proj.weight"
+    state = {name: value for name, value in model.state_dict().items() if name != gone}
+    model.save_pretrained(workplace / "llama", state_dict=state)
+    assert f"llama lack {gone}" in str(prune(monkeypatch, workplace, "llama", "0.4", "out"))
+    assert not (workplace / "out").exists()
+
+
 def test_a_saved_pruned_model_is_smaller_and_loads_with_plain_transformers(tmp_path: Path) -> None:
-    folders, expected = [], []
+    written, expected = [], []
     for architecture in ("llama with biases", "olmo2"):
         model = tiny_model(tiny_config(architecture))
         save_model(model, tiny_tokenizer(), tmp_path / f"dense {architecture}")
-        remove_neurons(model, [l2_importance(mlp) for mlp in find_mlps(model)], 12)
-        folders.append(tmp_path / f"pruned {architecture}")
-        save_model(model, tiny_tokenizer(), folders[-1])
-        expected.append(plain_logits(model, TEXT).numpy())
+        kept = [
+            kept_neurons(importance_of(mlp, "l2"), 12).sort().values for mlp in find_mlps(model)
+        ]
+        written.append(tmp_path / f"pruned {architecture}")
+        write_pruned(tmp_path / f"dense {architecture}", kept, written[-1], "float32")
+        tiny_tokenizer().save_pretrained(written[-1])
+        expected.append(plain_logits(in_memory(model, kept), TEXT).numpy())
         before, after = (
             (tmp_path / f"{kind} {architecture}" / "model.safetensors").stat().st_size
             for kind in ("dense", "pruned")
@@ -420,11 +545,11 @@ def test_a_saved_pruned_model_is_smaller_and_loads_with_plain_transformers(tmp_p
         gone = 2 * (3 * 32 * 36 + (2 * 36 if architecture != "olmo2" else 0))
         assert before - after == pytest.approx(4 * gone, abs=256)  # the header names shapes
     subprocess.run(
-        [sys.executable, "-c", LOAD_WITHOUT_THIS_PROJECT, *map(str, folders)],
+        [sys.executable, "-c", LOAD_WITHOUT_THIS_PROJECT, *map(str, written)],
         check=True,
         cwd=tmp_path,
     )
-    for folder, logits in zip(folders, expected, strict=True):
+    for folder, logits in zip(written, expected, strict=True):
         np.testing.assert_allclose(np.load(folder / "logits.npy"), logits, rtol=0, atol=1e-5)
 
 
@@ -440,11 +565,13 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prune(monkeypatch: Any, folder: Path, teacher: str, sparsity: str, out: str) -> str | int:
+def prune(
+    monkeypatch: Any, folder: Path, teacher: str, sparsity: str, out: str, score: str = "l2"
+) -> str | int:
     return regrow(
         monkeypatch,
         folder,
-        *("prune", "--teacher", teacher, "--sparsity", sparsity),
+        *("prune", "--teacher", teacher, "--score", score, "--sparsity", sparsity),
         *("--questions", "questions.jsonl", "--out", out),
     )
 
@@ -453,18 +580,18 @@ def prune(monkeypatch: Any, folder: Path, teacher: str, sparsity: str, out: str)
 def test_prune_writes_the_model_that_the_score_asks_for(
     score: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_params(workplace, prune={"score": score, "seed": 5, "multiple_of": 8})
-    assert prune(monkeypatch, workplace, "llama", "0.4", "out") == 0
-    assert prune(monkeypatch, workplace, "llama", "0.4", "again") == 0
+    write_params(workplace, prune={"seed": 5, "multiple_of": 8})
+    assert prune(monkeypatch, workplace, "llama", "0.4", "out", score) == 0
+    assert prune(monkeypatch, workplace, "llama", "0.4", "again", score) == 0
     model = load_model(workplace / "llama", "float32", "cpu")
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
-    norms = record_activation_norms(model, trees)
+    norms = activation_norms(model, trees)
     found = load_model(workplace / "out", "float32", "cpu")
     for layer, (old, new) in enumerate(zip(find_mlps(model), find_mlps(found), strict=True)):
         importance = {
-            "l2": l2_importance(old),
-            "random": random_importance(old, 5, layer),
-            "activation": activation_importance(old, norms[layer]),
+            "l2": importance_of(old, "l2"),
+            "random": importance_of(old, "random", 5, layer),
+            "activation": importance_of(old, "activation", norms=norms[layer]),
         }[score]
         assert torch.equal(new.gate_proj.weight, old.gate_proj.weight[top(importance, 32)])
     one, two = (

@@ -1,6 +1,7 @@
 """The teacher's record gives back what the teacher said, and both KLs are what they claim."""
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -19,14 +20,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
 
-from regrow.distill.divergence import forward_kl
-from regrow.distill.reader import Record, open_record
-from regrow.distill.record import Layout, Targets
+from regrow.distill.divergence import DIVERGENCES, forward_kl, jensen_shannon, reverse_kl
+from regrow.distill.reader import Record, Targets
+from regrow.distill.record import Layout
 from regrow.distill.writer import record
 from regrow.evaluate.ranking import first_ranked
-from regrow.model.folders import save_model
-from regrow.model.forward import OutputLayer, output_layer, row_logits
+from regrow.model import folders
+from regrow.model.folders import save_model, tensor_parts
+from regrow.model.forward import OutputLayer, output_layer, read_output_layer, row_logits
 from regrow.model.scoring import score_choices
 from regrow.model.trees import Positions, Tree, build_trees, by_tokens, flat_rows, pack
 from regrow.retrain.cross_entropy import cross_entropy
@@ -81,8 +84,12 @@ def write_record(
 
 def opened(folder: Path) -> Record:
     """A record of `teacher`."""
-    whole = Record(folder).layout.top_k is None
-    return Record(folder, output_layer(teacher()) if whole else None)
+    return Record(folder, lambda: output_layer(teacher()))
+
+
+def targets_of(found: Record, ids: Sequence[str], temperature: float) -> Targets:
+    """The teacher's distributions of some questions, one after the other."""
+    return found.targets(np.concatenate([found.rows(identity) for identity in ids]), temperature)
 
 
 def unkept(scratch: Path) -> Unfinished:
@@ -142,7 +149,7 @@ def test_kl_from_a_whole_record_equals_kl_div_on_live_teacher_logits(
     for place, identity in enumerate(IDS):
         logits = live(student(), positions, place)
         expected = reference_kl(logits, live(teacher(), positions, place), temperature).sum()
-        targets = found.targets([identity], temperature)
+        targets = targets_of(found, [identity], temperature)
         assert targets.tokens is None
         # The record holds single precision.
         assert float(forward_kl(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
@@ -156,7 +163,7 @@ def test_kl_of_several_questions_is_the_sum_in_the_order_asked(records: Any) -> 
         float(reference_kl(live(student(), "answer", p), live(teacher(), "answer", p), 1.0).sum())
         for p in asked
     )
-    targets = found.targets([IDS[place] for place in asked], 1.0)
+    targets = targets_of(found, [IDS[place] for place in asked], 1.0)
     assert float(forward_kl(logits, targets)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -169,7 +176,7 @@ def test_kl_from_a_top_k_record_equals_kl_with_the_rest_as_one_bucket(
     for place, identity in enumerate(IDS):
         logits = live(student(), "answer", place)
         exact = exact_targets(live(teacher(), "answer", place), top_k, temperature)
-        targets = found.targets([identity], temperature)
+        targets = targets_of(found, [identity], temperature)
         mass = targets.log_probs.exp().sum(-1) + targets.log_tail.exp()
         torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=1e-5)
         # Log-probabilities are stored in half precision: three digits.
@@ -182,9 +189,9 @@ def test_the_top_k_bound_from_records_grows_with_k_to_the_whole_kl(
     temperature: float, records: Any
 ) -> None:
     logits = torch.cat([live(student(), "answer", place) for place in range(len(IDS))])
-    whole = forward_kl(logits, opened(records()).targets(IDS, temperature))
+    whole = forward_kl(logits, targets_of(opened(records()), IDS, temperature))
     bounds = [
-        forward_kl(logits, opened(records("answer", top_k)).targets(IDS, temperature))
+        forward_kl(logits, targets_of(opened(records("answer", top_k)), IDS, temperature))
         for top_k in (1, 4, 16, 64, VOCABULARY - 1)
     ]
     storage = 1e-3 * float(whole)
@@ -214,24 +221,96 @@ def test_the_top_k_bound_never_exceeds_the_kl_and_grows_with_k(
 
 def test_kl_of_a_model_with_itself_is_nothing(records: Any) -> None:
     logits = live(teacher(), "answer", 0)
-    assert abs(float(forward_kl(logits, opened(records()).targets(IDS[:1], 1.0)))) < 1e-5
+    assert abs(float(forward_kl(logits, targets_of(opened(records()), IDS[:1], 1.0)))) < 1e-5
     for top_k in (None, 3):
         assert float(forward_kl(logits, exact_targets(logits, top_k, 2.0))) == pytest.approx(
             0, abs=1e-12
         )
 
 
-# Gradients
+# The other divergences
+
+
+def reference_divergence(
+    name: str, student_logits: torch.Tensor, teacher_logits: torch.Tensor, targets: Targets
+) -> torch.Tensor:
+    """From the formulas, on probabilities: T^2 times the divergence, a number a row."""
+    p, q = (
+        (logits / targets.temperature).softmax(-1) for logits in (teacher_logits, student_logits)
+    )
+    if targets.tokens is not None:
+        p, q = (
+            torch.cat(
+                [
+                    given.gather(-1, targets.tokens),
+                    given.scatter(-1, targets.tokens, 0.0).sum(-1, keepdim=True),
+                ],
+                -1,
+            )
+            for given in (p, q)
+        )
+    mean = (p + q) / 2
+    rows = {
+        "forward_kl": (p * (p / q).log()).sum(-1),
+        "reverse_kl": (q * (q / p).log()).sum(-1),
+        "jensen_shannon": ((p * (p / mean).log()).sum(-1) + (q * (q / mean).log()).sum(-1)) / 2,
+    }
+    return targets.temperature**2 * rows[name]
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("top_k", [None, 1, 4, 11])
-def test_the_gradient_of_kl_matches_finite_differences(
-    top_k: int | None, temperature: float
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_each_divergence_equals_its_formula_and_its_gradient_finite_differences(
+    name: str, top_k: int | None, temperature: float
 ) -> None:
-    targets = exact_targets(random_logits(0), top_k, temperature)
-    logits = random_logits(1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda given: forward_kl(given, targets), logits)
+    teacher_logits, logits = random_logits(0), random_logits(1).requires_grad_()
+    targets = exact_targets(teacher_logits, top_k, temperature)
+    expected = reference_divergence(name, logits, teacher_logits, targets).sum()
+    torch.testing.assert_close(DIVERGENCES[name](logits, targets), expected, rtol=1e-10, atol=0)
+    assert torch.autograd.gradcheck(lambda given: DIVERGENCES[name](given, targets), logits)
+
+
+@pytest.mark.parametrize("top_k", [None, 4])
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_each_divergence_of_some_rows_and_the_others_is_that_of_all(
+    name: str, top_k: int | None, records: Any
+) -> None:
+    found = opened(records("answer", top_k))
+    logits = torch.cat([live(student(), "answer", place) for place in range(len(IDS))])
+    rows = np.concatenate([found.rows(identity) for identity in IDS])
+    whole = DIVERGENCES[name](logits, found.targets(rows, 2.0))
+    parts = [
+        DIVERGENCES[name](logits[part], found.targets(rows[part], 2.0))
+        for part in (slice(0, 10), slice(10, None))
+    ]
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-6, atol=0)
+    at_most = math.log(2) * 4 * len(rows) if name == "jensen_shannon" else math.inf
+    assert 0 < float(whole) <= at_most
+
+
+@given(st.integers(0, 2**20), st.sampled_from(["reverse_kl", "jensen_shannon"]))
+@settings(deadline=None, max_examples=30)
+def test_buckets_only_lower_the_other_divergences(seed: int, name: str) -> None:
+    teacher_logits, student_logits = random_logits(seed), random_logits(seed + 1)
+    bounds = [
+        float(DIVERGENCES[name](student_logits, exact_targets(teacher_logits, k, 1.0)))
+        for k in (*range(1, 12), None)
+    ]
+    for smaller, larger in itertools.pairwise(bounds):
+        assert smaller <= larger + 1e-12 * (1 + abs(larger))
+
+
+def test_jensen_shannon_near_the_teacher_is_a_quarter_of_either_kl() -> None:
+    teacher_logits = random_logits(0)
+    targets = exact_targets(teacher_logits, None, 1.0)
+    near = teacher_logits + 1e-3 * random_logits(1)
+    quarter = float(jensen_shannon(near, targets))
+    for kl in (forward_kl, reverse_kl):
+        assert quarter == pytest.approx(float(kl(near, targets)) / 4, rel=0.01)
+
+
+# Gradients
 
 
 def test_the_gradient_of_whole_kl_is_t_times_the_difference_of_the_distributions() -> None:
@@ -302,7 +381,7 @@ def test_rows_come_in_the_order_of_the_questions_whatever_the_batches(
     expected = torch.cat([live(teacher(), positions, place) for place in range(len(IDS))])
     expected = expected.log_softmax(-1)
     if top_k is None:
-        log_probs = found.targets(IDS, 1.0).log_probs
+        log_probs = targets_of(found, IDS, 1.0).log_probs
         np.testing.assert_allclose(log_probs, expected, rtol=0, atol=2e-4)
         return
     assert found.layout == layout
@@ -370,7 +449,7 @@ def test_token_ids_of_a_large_vocabulary_take_as_many_bytes_as_they_need(
         model.lm_head.weight[-1] = 9 * states[1] / states[1].norm()
     record(model, ["q"], [tree], "answer", 2, [1.0], tmp_path / "record", unkept(tmp_path))
     assert np.load(tmp_path / "record" / "tokens.npy").dtype == kind
-    assert Record(tmp_path / "record").targets(["q"], 1.0).tokens[0, 0] == vocabulary - 1
+    assert targets_of(opened(tmp_path / "record"), ["q"], 1.0).tokens[0, 0] == vocabulary - 1
 
 
 @pytest.mark.parametrize("harm", ["none", "empty", "halved", "another shape", "another row"])
@@ -419,7 +498,7 @@ def first_row(trees: Sequence[Tree], place: int) -> int:
 
 @pytest.mark.parametrize("top_k", [None, 8])
 def test_targets_move_to_another_device_whole(top_k: int | None, records: Any) -> None:
-    targets = opened(records("answer", top_k)).targets(IDS[:1], 2.0)
+    targets = targets_of(opened(records("answer", top_k)), IDS[:1], 2.0)
     moved = targets.to(torch.device("meta"))
     assert moved.temperature == 2.0
     for name in ("log_probs", "tokens", "log_tail"):
@@ -453,7 +532,7 @@ def test_reading_takes_the_rows_asked_for_and_not_the_file(tmp_path: Path) -> No
     np.lib.format.open_memmap(folder / "states.npy", "w+", np.float32, (rows, hidden))
     tracemalloc.start()
     try:
-        targets = Record(folder, output).targets(["17", "999"], 1.0)
+        targets = targets_of(Record(folder, lambda: output), ["17", "999"], 1.0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -464,7 +543,7 @@ def test_reading_takes_the_rows_asked_for_and_not_the_file(tmp_path: Path) -> No
 def test_a_temperature_that_was_not_recorded_is_named(records: Any) -> None:
     folder = records("answer", 8)
     with pytest.raises(UserError) as caught:
-        Record(folder).targets(IDS[:1], 3.0)
+        targets_of(opened(folder), IDS[:1], 3.0)
     assert str(caught.value) == (
         f"distill.temperature is 3.0, but {folder} holds [1.0, 2.0, 4.0]; add it to "
         "teacher_logits.temperatures"
@@ -472,7 +551,7 @@ def test_a_temperature_that_was_not_recorded_is_named(records: Any) -> None:
 
 
 def test_a_whole_record_serves_any_temperature(records: Any) -> None:
-    targets = opened(records()).targets(IDS[:1], 3.0)
+    targets = targets_of(opened(records()), IDS[:1], 3.0)
     expected = (live(teacher(), "answer", 0) / 3).log_softmax(-1)
     torch.testing.assert_close(targets.log_probs.double(), expected, rtol=0, atol=2e-4)
 
@@ -488,13 +567,13 @@ def test_a_whole_record_gives_back_the_teachers_own_logits(
     model = tiny_model(tiny_config(family)).to(dtype)
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
     record(model, IDS, trees, "all", None, [1.0], tmp_path / "record", unkept(tmp_path))
-    found = Record(tmp_path / "record", output_layer(model))
+    found = Record(tmp_path / "record", lambda: output_layer(model))
     assert found.layout.dtype == str(dtype).removeprefix("torch.")
     for place, tree in enumerate(trees):
         batch = pack([tree])
         with torch.no_grad():
             logits = row_logits(model, batch, flat_rows(batch, [tree], "all")).float()
-        targets = found.targets(IDS[place : place + 1], 1.0)
+        targets = targets_of(found, IDS[place : place + 1], 1.0)
         # Other rows stand beside these in a batch, which may round otherwise.
         within = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 2e-1}[dtype]
         torch.testing.assert_close(targets.log_probs, logits.log_softmax(-1), rtol=0, atol=within)
@@ -508,18 +587,45 @@ def test_a_whole_record_takes_a_state_a_row(records: Any) -> None:
 
 def test_a_whole_record_of_another_teacher_is_refused(records: Any) -> None:
     with pytest.raises(UserError, match="not made with this teacher's output matrix"):
-        Record(records(), output_layer(student()))
+        Record(records(), lambda: output_layer(student()))
 
 
-def test_a_whole_record_needs_its_teacher(records: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give --teacher the model that the record was made with"):
-        open_record(records(), None, "float32", "cpu")
-    save_model(teacher(), tiny_tokenizer(), tmp_path / "teacher")
-    found = open_record(records(), tmp_path / "teacher", "float32", "cpu")
-    expected = opened(records()).targets(IDS, 2.0)
-    assert torch.equal(found.targets(IDS, 2.0).log_probs, expected.log_probs)
-    # A top-k record never looks at it.
-    open_record(records("answer", 8), tmp_path / "nowhere", "float32", "cpu")
+@pytest.mark.parametrize("shard", ["50GB", "20KB"])
+@pytest.mark.parametrize("family", ["llama", "olmo2", "gemma2"])
+def test_of_the_teachers_weights_only_the_output_matrix_is_read(
+    family: str, shard: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(tiny_config(family)).to(torch.bfloat16)
+    model.save_pretrained(tmp_path, max_shard_size=shard)
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard == "20KB")
+    read: list[str] = []
+
+    def noted(folder: Path, name: str, dtype: str) -> Any:
+        read.append(name)
+        return tensor_parts(folder, name, dtype)
+
+    monkeypatch.setattr(folders, "tensor_parts", noted)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)
+    found = read_output_layer(tmp_path, "float32", "cpu")
+    tied = model.config.tie_word_embeddings
+    assert read == ["model.embed_tokens.weight" if tied else "lm_head.weight"]
+    states = torch.randn(3, 32)
+    assert torch.equal(found(states), output_layer(model.float())(states))
+
+
+def test_a_teacher_without_an_output_matrix_is_named(tmp_path: Path) -> None:
+    model = tiny_model(tiny_config("olmo2"))
+    state = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(UserError, match=r"lack lm_head\.weight .*fetch them again"):
+        read_output_layer(tmp_path, "float32", "cpu")
+
+
+def test_a_top_k_record_never_asks_for_its_teacher(records: Any) -> None:
+    def unasked() -> OutputLayer:
+        raise AssertionError
+
+    Record(records("answer", 8), unasked)
 
 
 def test_no_whole_record_is_made_of_an_output_layer_with_a_bias(tmp_path: Path) -> None:
@@ -554,7 +660,7 @@ def test_a_record_with_a_harmed_file_is_named(
         rest = {"halved": whole[: len(whole) // 2], "empty": b""}
         path.write_bytes(rest.get(harm, b"\xff\xfe nothing of the kind"))
     with pytest.raises(UserError, match="run the stage teacher_logits again") as caught:
-        Record(folder)
+        opened(folder)
     assert str(folder) in str(caught.value)
 
 
@@ -565,7 +671,7 @@ def test_a_record_with_a_column_of_another_length_is_named(
     folder = shutil.copytree(records("answer", 8), tmp_path / "record")
     np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[:-1])
     with pytest.raises(UserError, match="no whole record") as caught:
-        Record(folder)
+        opened(folder)
     assert str(folder) in str(caught.value)
 
 
@@ -579,7 +685,7 @@ def test_offsets_that_do_not_lead_through_the_rows_are_named(
     offsets[place] += {"starts late": 1, "ends early": -1, "goes back": 10**6}[harm]
     np.save(folder / "offsets.npy", offsets)
     with pytest.raises(UserError, match=f"does not lead from 0 to {opened(records()).layout.rows}"):
-        Record(folder)
+        opened(folder)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -605,7 +711,7 @@ def test_a_column_of_another_form_is_named(
         return
     said = "(lacks its last 1 bytes|holds .*, not |is of another version)"
     with pytest.raises(UserError, match=rf"{name}\.npy {said}"):
-        Record(folder)
+        opened(folder)
 
 
 @pytest.mark.parametrize(
@@ -630,7 +736,7 @@ def test_a_layout_with_another_value_is_named(
     layout = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     (folder / "record.json").write_text(json.dumps(layout | changed), encoding="utf-8")
     with pytest.raises(UserError, match=said):
-        Record(folder)
+        opened(folder)
 
 
 def test_tokens_beyond_the_vocabulary_are_refused(records: Any, tmp_path: Path) -> None:
@@ -641,9 +747,9 @@ def test_tokens_beyond_the_vocabulary_are_refused(records: Any, tmp_path: Path) 
         np.save(folder / "tokens.npy", tokens)
         if refused:
             with pytest.raises(UserError, match=f"beyond its vocabulary of {VOCABULARY}"):
-                Record(folder).targets(IDS[:1], 1.0)
+                targets_of(opened(folder), IDS[:1], 1.0)
         else:
-            assert Record(folder).targets(IDS[:1], 1.0).tokens[0, 3] == token
+            assert targets_of(opened(folder), IDS[:1], 1.0).tokens[0, 3] == token
 
 
 @pytest.mark.parametrize(
@@ -660,7 +766,7 @@ def test_a_record_whose_layout_has_other_fields_is_named(
         layout = {**layout, **fields} if isinstance(fields, dict) else fields
     (folder / "record.json").write_text(json.dumps(layout), encoding="utf-8")
     with pytest.raises(UserError, match="no whole record"):
-        Record(folder)
+        opened(folder)
 
 
 @pytest.mark.parametrize("positions", ["answer", "all"])
@@ -682,7 +788,7 @@ def test_a_record_of_other_tokens_is_refused(
     folder = records("all")
     trees = build_trees(tiny_tokenizer(**tokenizer), QUESTIONS, format)
     with pytest.raises(UserError, match=f"holds question {IDS[0]} in other tokens") as caught:
-        Record(folder).check(IDS, trees)
+        opened(folder).check(IDS, trees)
     assert str(folder) in str(caught.value)
 
 
@@ -690,7 +796,7 @@ def test_a_record_of_other_questions_is_refused(records: Any) -> None:
     folder = records()
     trees = build_trees(tiny_tokenizer(), QUESTIONS[:1], "cloze")
     with pytest.raises(UserError, match="holds no question unheard of") as caught:
-        Record(folder).check(["unheard of"], trees)
+        opened(folder).check(["unheard of"], trees)
     assert str(folder) in str(caught.value)
 
 
@@ -720,5 +826,5 @@ def test_the_stage_records_what_the_parameters_ask_for(
     assert (found.layout.positions, found.layout.top_k) == ("all", None)
     logits = live(student(), "all", 0)
     expected = reference_kl(logits, live(teacher(), "all", 0), 1.0).sum()
-    kl = forward_kl(logits, found.targets(IDS[:1], 1.0))
+    kl = forward_kl(logits, targets_of(found, IDS[:1], 1.0))
     assert float(kl) == pytest.approx(float(expected), rel=1e-5)

@@ -1,7 +1,6 @@
 """Both losses train on what they claim, in the same order, and equal runs give equal bytes."""
 
 import csv
-import inspect
 import itertools
 import math
 import shutil
@@ -11,7 +10,6 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,6 @@ from regrow.prune.scores import SCORES, Neurons
 from regrow.retrain.cross_entropy import finetuning_task
 from regrow.retrain.order import question_order
 from regrow.retrain.trainer import Task, summed_loss, train
-from regrow.stages import distill
 from regrow.support.errors import UserError
 from regrow.support.params import read_params
 from regrow.support.resume import STATES, Unfinished
@@ -87,7 +84,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Positions], 
     def make(positions: Positions) -> Record:
         state = Unfinished(folder, math.inf)
         record(teacher, IDS, TREES, positions, None, [1.0], folder / positions, state)
-        return Record(folder / positions, output_layer(teacher))
+        return Record(folder / positions, lambda: output_layer(teacher))
 
     return make
 
@@ -137,7 +134,8 @@ def plain_kl(
         parts.append(logits[0][first:shared])
         parts += [branch[shared:-1] for branch in logits]
     softened = torch.cat(parts) / temperature
-    targets = recorded.targets([IDS[place] for place in places], temperature).log_probs
+    rows = np.concatenate([recorded.rows(IDS[place]) for place in places])
+    targets = recorded.targets(rows, temperature).log_probs
     kl = F.kl_div(softened.log_softmax(-1), targets, reduction="sum", log_target=True)
     return kl * temperature**2 / len(softened)
 
@@ -188,6 +186,28 @@ def test_kl_and_its_gradient_equal_those_of_separate_sequences(
     task = distillation_task(TREES, IDS, recorded(positions), temperature, "forward_kl")
     expected = plain_kl(model, places, recorded(positions), temperature)
     assert_same_gradients(model, task_loss(model, task, places), expected, 1e-6)
+
+
+@pytest.mark.parametrize("positions", ["answer", "all"])
+def test_kl_on_the_gold_branch_is_that_of_context_and_gold_choice_alone(
+    positions: Positions, recorded: Any
+) -> None:
+    model = student(torch.float64)
+    places = [3, 0, 6, 2]
+    kept = recorded(positions)
+    task = distillation_task(TREES, IDS, kept, 2.0, "forward_kl", ANSWERS)
+    teacher = tiny_model(tiny_config("llama"), torch.float64, seed=1)
+    parts = []
+    for place in places:
+        ids, labels = gold(place, positions)
+        rows = (labels[0, 1:] != -100).nonzero()[:, 0]
+        found, said = (which(ids).logits[0, rows] / 2.0 for which in (model, teacher))
+        parts.append(
+            F.kl_div(found.log_softmax(-1), said.log_softmax(-1), reduction="none", log_target=True)
+        )
+    rows = torch.cat(parts)
+    expected = 4.0 * rows.sum() / len(rows)
+    assert_same_gradients(model, task_loss(model, task, places), expected, 1e-5)
 
 
 def test_a_batch_of_one_question_works() -> None:
@@ -456,7 +476,10 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-OWN = {"finetune": ("--labels", "labels.jsonl"), "distill": ("--teacher-logits", "record")}
+OWN = {
+    "finetune": ("--labels", "labels.jsonl"),
+    "distill": ("--labels", "labels.jsonl", "--teacher-logits", "record", "--teacher", "teacher"),
+}
 
 
 def retrain(monkeypatch: Any, folder: Path, stage: str, out: str) -> str | int:
@@ -464,20 +487,8 @@ def retrain(monkeypatch: Any, folder: Path, stage: str, out: str) -> str | int:
         monkeypatch,
         folder,
         *(stage, "--pruned", "pruned", "--questions", "questions.jsonl", *OWN[stage]),
-        *(
-            "--score",
-            "l2",
-            "--sparsity",
-            0.25,
-            "--train-size",
-            8,
-            "--seed",
-            0,
-            "--out",
-            f"{out}/model",
-            "--log",
-            f"{out}/log",
-        ),
+        *("--score", "l2", "--sparsity", 0.25),
+        *("--train-size", 8, "--seed", 0, "--out", f"{out}/model", "--log", f"{out}/log"),
     )
 
 
@@ -507,12 +518,12 @@ def test_a_whole_record_is_distilled_from_with_its_own_teacher(
     state = Unfinished(workplace, math.inf)
     record(teacher, IDS, TREES, "answer", None, [1.0], workplace / "whole", state)
     (workplace / "whole").rename(workplace / "record")
-    of = {name: (*OWN["distill"], "--teacher", name) for name in ("teacher", "pruned")}
-    assert "give --teacher" in str(retrain(monkeypatch, workplace, "distill", "without"))
-    monkeypatch.setitem(OWN, "distill", of["pruned"])
+    (workplace / "teacher").rename(workplace / "kept")
+    save_model(student(), tiny_tokenizer(), workplace / "teacher")
     assert "not made with this teacher" in str(retrain(monkeypatch, workplace, "distill", "other"))
-    assert not any((workplace / name).exists() for name in ("without", "other"))
-    monkeypatch.setitem(OWN, "distill", of["teacher"])
+    assert not (workplace / "other").exists()
+    shutil.rmtree(workplace / "teacher")
+    (workplace / "kept").rename(workplace / "teacher")
     assert retrain(monkeypatch, workplace, "distill", "one") == 0
     # The first batch's loss is the divergence from the teacher itself.
     order = question_order(len(IDS), 8, 1, 0)[
@@ -528,9 +539,16 @@ def test_a_whole_record_is_distilled_from_with_its_own_teacher(
     assert float(first) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_distillation_is_given_no_label() -> None:
-    for function in (distillation_task, distill.main):
-        assert not {"labels", "answers"} & set(inspect.signature(function).parameters)
+def test_on_the_gold_branch_alone_distillation_depends_on_labels(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(workplace, distill={"branches": "gold"})
+    assert retrain(monkeypatch, workplace, "distill", "one") == 0
+    others = [(answer + 1) % len(q.choices) for q, answer in zip(ASKED, ANSWERS, strict=True)]
+    write_labels(workplace / "labels.jsonl", ASKED, others)
+    assert retrain(monkeypatch, workplace, "distill", "two") == 0
+    one, two = (contents(workplace / out)["model/model.safetensors"] for out in ("one", "two"))
+    assert one != two
 
 
 @pytest.mark.parametrize("stage", ["finetune", "distill"])
@@ -563,9 +581,9 @@ def test_training_leaves_no_temporary_files(
 
 
 def test_order_and_random_importance_are_streams_of_their_own() -> None:
-    mlp = SimpleNamespace(gate_proj=SimpleNamespace(out_features=500))
+    unasked: Any = None
     for seed, number in itertools.product((0, 1), (0, 1)):
-        scores = SCORES["random"](Neurons(mlp, number, seed, dict)).numpy()
+        scores = SCORES["random"](Neurons(500, number, seed, unasked, unasked)).numpy()
         order = question_order(500, 500, number + 1, seed)[-500:]
         plain = np.random.default_rng(seed).permutation(500)
         assert abs(np.corrcoef(scores, order)[0, 1]) < 0.2

@@ -10,7 +10,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from seeds import MEMBER, record_ids, record_trees, write_model, write_record
+import numpy as np
+from seeds import MEMBER, record_ids, record_output, record_trees, write_model, write_record
 
 from regrow.compare.controls import read_controls
 from regrow.evaluate.predictions import read_predictions
@@ -103,10 +104,10 @@ def record(data: bytes, folder: Path) -> None:
     """A teacher's record, one of whose files is given."""
     from regrow.distill.reader import Record
 
-    found = Record(_one_of(data, folder / "record", write_record))
+    found = Record(_one_of(data, folder / "record", write_record), record_output)
     ids = record_ids()
     found.check(ids, record_trees())
-    found.targets(ids, 2.0)
+    found.targets(np.concatenate([found.rows(identity) for identity in ids]), 2.0)
 
 
 READERS: dict[str, Callable[[bytes, Path], None]] = {

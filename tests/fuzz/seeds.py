@@ -79,6 +79,15 @@ def _make_record(folder: Path) -> None:
         record(teacher, record_ids(), record_trees(), "answer", 3, [1.0, 2.0], folder, state)
 
 
+@cache
+def record_output() -> Any:
+    """The teacher's output layer."""
+    from regrow.model.forward import output_layer
+    from tiny_models import tiny_config, tiny_model
+
+    return output_layer(tiny_model(tiny_config("llama")))
+
+
 def record_ids() -> list[str]:
     """The questions of the record."""
     return [question.id for question in _asked()]

@@ -1,67 +1,216 @@
-"""Retrain a pruned model at one learning rate and score it on the calibration split only."""
+"""Choose the learning rates of each loss, score and sparsity on the calibration split."""
 
+import json
 import math
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from decimal import Context, Decimal, InvalidOperation
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
+from regrow.compare.study import LOSSES, Cell
 from regrow.distill.divergence import distillation_task
-from regrow.distill.reader import open_record
+from regrow.distill.reader import Record
 from regrow.evaluate.accuracy import summary
 from regrow.evaluate.predict import predict, read_part
+from regrow.model.folders import load_tokenizer
+from regrow.model.forward import read_output_layer
 from regrow.model.setup import open_model, read_trees
 from regrow.retrain.cross_entropy import finetuning_task
 from regrow.retrain.order import training_order
-from regrow.retrain.trainer import train
-from regrow.support.files import write_json
+from regrow.retrain.trainer import DivergedError, Task, train
+from regrow.support.errors import UserError
+from regrow.support.files import write_csv, write_json
 from regrow.support.params import read_params
 from regrow.support.resume import Unfinished
+from regrow.support.schema import Params
 from regrow.tasks.questions import read_labels
 
+QUESTIONS, LABELS, TEACHER = Path("data/questions"), Path("data/labels"), Path("models/teacher")
+EXTENSIONS = 4
+"""Steps by which a grid grows at most, on the side where a best rate is at its edge."""
 
-class Loss(StrEnum):
-    """Which objective to train with."""
-
-    FINETUNE = "finetune"
-    DISTILL = "distill"
+Numbers = Mapping[str, Any]
+"""Of one try: `summary` of the calibration split, or `diverged` with the reason."""
 
 
 def main(
-    loss: Annotated[Loss, typer.Option(help="cross-entropy or KL")],
-    learning_rate: Annotated[float, typer.Option(help="the rate to try")],
-    pruned: Annotated[Path, typer.Option(help="the pruned model's folder")],
-    questions: Annotated[Path, typer.Option(help="the folder of question files")],
-    labels: Annotated[Path, typer.Option(help="the folder of label files")],
-    teacher_logits: Annotated[Path, typer.Option(help="the teacher's record")],
-    train_size: Annotated[int, typer.Option(help="how many questions to train on")],
-    seed: Annotated[int, typer.Option(help="which of them, and in what order")],
-    metrics: Annotated[Path, typer.Option(help="JSON file to write")],
-    log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
-    teacher: Annotated[
-        Path | None, typer.Option(help="the teacher's folder; a whole record needs it")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="a folder for a JSON file a try, and rates.csv")],
+    rates: Annotated[str, typer.Option(help="the grid, as 2.5e-4,5e-4,1e-3")],
+    scores: Annotated[str | None, typer.Option(help="by default, those of sweep.score")] = None,
+    sparsities: Annotated[str | None, typer.Option(help="by default sweep.sparsity")] = None,
+    losses: Annotated[str, typer.Option(help="which of finetune and distill")] = ",".join(LOSSES),
+    train_size: Annotated[int | None, typer.Option(help="by default, the sweep's largest")] = None,
 ) -> None:
-    """Retrain a pruned model at one learning rate and score it on the calibration split only."""
+    """Choose the learning rates of each loss, score and sparsity on the calibration split.
+
+    Both losses get the same grid and so as many tries. A try that lies in OUT is not run again.
+    """
     params = read_params()
-    model, tokenizer = open_model(pruned, params.compute, seed)
-    asked, trees = read_trees(questions / "train.jsonl", tokenizer, params.prompt.format)
-    if loss is Loss.FINETUNE:
-        answers = read_labels(labels / "train.jsonl", asked)
-        task = finetuning_task(trees, answers, params.finetune.positions)
-    else:
-        ids = [question.id for question in asked]
-        record = open_record(teacher_logits, teacher, params.compute.dtype, params.compute.device)
-        task = distillation_task(
-            trees, ids, record, params.distill.temperature, params.distill.divergence
-        )
-    order = training_order(len(asked), train_size, params.training, seed)
+    sweep = params.sweep
+    grid = _grid(rates)
+    unknown = [loss for loss in losses.split(",") if loss not in LOSSES]
+    if unknown:
+        raise UserError(f"--losses names {unknown[0]!r}, which is none of {', '.join(LOSSES)}")
+    cells = [
+        Cell(score, sparsity, train_size or max(sweep.train_size))
+        for score in (scores.split(",") if scores else sweep.score)
+        for sparsity in (map(float, sparsities.split(",")) if sparsities else sweep.sparsity)
+    ]
+    seed = sweep.seed[0]
+    task = cache(partial(_task, params))
+    tried = {}
+    for cell in cells:
+
+        def attempt(loss: str, rate: str, cell: Cell = cell) -> Numbers:
+            path = out / f"{loss}-{cell}-{seed}-{rate}.json"
+            if not path.exists():
+                write_json(path, _attempt(params, cell, seed, task(loss), float(rate)))
+                print(f"{path}: {_said(_result(json.loads(path.read_bytes()), params))}")
+            found: Numbers = json.loads(path.read_bytes())
+            return found
+
+        for loss, found in _search(grid, losses.split(","), attempt, params).items():
+            tried[cell, loss] = found
+    best = {key: _best(found, params) for key, found in tried.items()}
+    write_csv(
+        out / "rates.csv",
+        [
+            {
+                **{"score": cell.score, "sparsity": cell.sparsity, "train_size": cell.train_size},
+                **{"seed": seed, "loss": loss, "learning_rate": rate},
+                **dict(zip(("accuracy", "gold_nll"), _result(numbers, params), strict=True)),
+                "best": rate == best[cell, loss],
+            }
+            for (cell, loss), found in tried.items()
+            for rate, numbers in found.items()
+        ],
+    )
+    _show(tried, best, params)
+
+
+def _grid(rates: str) -> list[str]:
+    """The rates as they are given, the lowest first."""
+    try:
+        grid = sorted(rates.split(","), key=Decimal)
+        if len(grid) < 2 or not all(0 < Decimal(rate) < 1 for rate in grid):
+            raise ValueError
+    except (InvalidOperation, ValueError):
+        raise UserError(
+            f"--rates is {rates!r}, but must be two or more numbers between 0 and 1, as "
+            "2.5e-4,5e-4,1e-3"
+        ) from None
+    return grid
+
+
+def _task(params: Params, loss: str) -> Task:
+    """What a loss is trained on: the train questions, as the stages of these names take them."""
+    asked, trees = read_trees(
+        QUESTIONS / "train.jsonl", load_tokenizer(TEACHER), params.prompt.format
+    )
+    if loss == "finetune":
+        labels = Path("data") / params.finetune.labels / "train.jsonl"
+        return finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
+    settings, compute = params.distill, params.compute
+    output = partial(read_output_layer, TEACHER, compute.dtype, compute.device)
+    gold = settings.branches == "gold"
+    return distillation_task(
+        trees,
+        [question.id for question in asked],
+        Record(Path("data/teacher_logits"), output),
+        settings.temperature,
+        settings.divergence,
+        read_labels(LABELS / "distill-gold.jsonl", asked) if gold else None,
+    )
+
+
+def _attempt(params: Params, cell: Cell, seed: int, task: Task, rate: float) -> Numbers:
+    """Retrain a pruned model at one rate and score it on the calibration split only."""
+    compute = params.compute
+    model, tokenizer = open_model(Path("models") / cell.pruned, compute, seed)
+    order = training_order(len(task.trees), cell.train_size, params.training, seed)
     # A try is not worth a state of its own; it starts anew.
     with TemporaryDirectory() as scratch:
-        state = Unfinished(Path(scratch), math.inf)
-        train(model, task, order, learning_rate, params.training, params.compute, seed, log, state)
-    held_out = read_part(questions, labels, "calibration")
-    found = predict(model, tokenizer, [held_out], params.prompt.format)
-    write_json(metrics, summary(found))
+        state, log = Unfinished(Path(scratch) / "state", math.inf), Path(scratch) / "log"
+        state.folder.mkdir()
+        try:
+            train(model, task, order, rate, params.training, compute, seed, log, state)
+        except DivergedError as error:
+            return {"diverged": str(error)}
+    part = read_part(QUESTIONS, LABELS, "calibration")
+    return summary(predict(model, tokenizer, [part], params.prompt.format))
+
+
+def _search(
+    grid: list[str], losses: list[str], attempt: Callable[[str, str], Numbers], params: Params
+) -> dict[str, dict[str, Numbers]]:
+    """Every loss's tries by rate, on a grid that grows until the best of each lies inside."""
+    grid = list(grid)
+    for step in range(EXTENSIONS + 1):
+        found = {loss: {rate: attempt(loss, rate) for rate in grid} for loss in losses}
+        best = {_best(tries, params) for tries in found.values()}
+        beyond = [_beyond(grid[1], grid[0]), _beyond(grid[-2], grid[-1])]
+        if step == EXTENSIONS or not {grid[0], grid[-1], None} & best:
+            break
+        if {grid[0], None} & best:
+            grid = [beyond[0], *grid]
+        if grid[-1] in best and Decimal(beyond[1]) < 1:
+            grid = [*grid, beyond[1]]
+    return found
+
+
+def _beyond(inner: str, edge: str) -> str:
+    """The next rate beyond the edge of a grid, as far from it as the one inside, as `4e-3`."""
+    step = Decimal(edge) / Decimal(inner)
+    return f"{Context(prec=3).multiply(Decimal(edge), step).normalize():e}"
+
+
+def _result(numbers: Numbers, params: Params) -> tuple[float | None, float | None]:
+    """Accuracy as `compare.accuracy` ranks, and gold NLL; none where a try diverged."""
+    accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
+    return accuracy, numbers.get("calibration.gold_nll")
+
+
+def _best(tries: Mapping[str, Numbers], params: Params) -> str | None:
+    """The rate of the highest accuracy, of equal ones that of the lowest gold NLL."""
+    trained: dict[str, tuple[float, float]] = {}
+    for rate, numbers in tries.items():
+        accuracy, nll = _result(numbers, params)
+        if accuracy is not None and nll is not None:
+            trained[rate] = (accuracy, -nll)
+    return max(trained, key=lambda rate: trained[rate], default=None)
+
+
+def _said(result: tuple[float | None, float | None]) -> str:
+    accuracy, nll = result
+    return "diverged" if accuracy is None or nll is None else f"{accuracy:.1%}, NLL {nll:.3f}"
+
+
+def _show(
+    tried: Mapping[tuple[Cell, str], Mapping[str, Numbers]],
+    best: Mapping[tuple[Cell, str], str | None],
+    params: Params,
+) -> None:
+    """Print the best rate of every cell and loss, and the mappings for `params.yaml`."""
+    table = Table("Cell", "Loss", "Best rate", "Calibration", "In the grid", "All tries")
+    mappings: dict[str, dict[str, list[str]]] = {}
+    for (cell, loss), found in tried.items():
+        rate, rates = best[cell, loss], list(found)
+        place = "at its edge" if rate in (rates[0], rates[-1], None) else "inside"
+        said = {name: _said(_result(numbers, params)) for name, numbers in found.items()}
+        listed = "\n".join(f"{name}: {result}" for name, result in said.items())
+        table.add_row(str(cell), loss, rate or "none", said.get(rate or "", ""), place, listed)
+        if rate:
+            number = rate if "." in rate else rate.replace("e", ".0e")
+            mappings.setdefault(loss, {}).setdefault(cell.score, [])
+            mappings[loss][cell.score].append(f'"{cell.sparsity}": {number}')
+    Console().print(table)
+    for loss, by_score in mappings.items():
+        print(f"{loss}:\n  learning_rate:")
+        for score, pairs in by_score.items():
+            print(f"    {score}: {{{', '.join(pairs)}}}")

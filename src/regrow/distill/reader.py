@@ -3,7 +3,8 @@
 import json
 import math
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,17 +12,36 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from regrow.distill.record import STATES, Column, Layout, Targets, hash_of_matrix
-from regrow.model.folders import load_model
-from regrow.model.forward import OutputLayer, output_layer
-from regrow.model.trees import Positions, Tree
+from regrow.distill.record import STATES, Column, Layout, hash_of_matrix
+from regrow.model.forward import OutputLayer
+from regrow.model.trees import Integers, Positions, Tree
 from regrow.support.errors import UserError
 
 
-def _is_of(linear: Any, layout: Layout) -> bool:
-    """Whether a record was made with this output layer."""
-    shape = (layout.vocabulary, layout.hidden)
-    return tuple(linear.weight.shape) == shape and hash_of_matrix(linear) == layout.output
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The teacher's distributions at some rows, at one temperature.
+
+    Attributes:
+        log_probs: [rows, k] (or [rows, vocabulary] if whole) float32.
+        tokens: [rows, k] int64, or none if whole.
+        log_tail: [rows] float32, the log of the other tokens' mass, or none if whole.
+        temperature: what all of these, and the student's logits, are softened by.
+    """
+
+    log_probs: torch.Tensor
+    tokens: torch.Tensor | None
+    log_tail: torch.Tensor | None
+    temperature: float
+
+    def to(self, device: torch.device) -> "Targets":
+        """The same distributions on another device."""
+        return Targets(
+            self.log_probs.to(device),
+            None if self.tokens is None else self.tokens.to(device),
+            None if self.log_tail is None else self.log_tail.to(device),
+            self.temperature,
+        )
 
 
 class Record:
@@ -29,13 +49,13 @@ class Record:
 
     Args:
         folder: the record's.
-        output: the teacher's output layer, which a whole record needs for `targets`.
+        output: gives the teacher's output layer; asked by a whole record alone.
 
     Raises:
         UserError: the folder holds no record, or one of another teacher than `output` is of.
     """
 
-    def __init__(self, folder: Path, output: OutputLayer | None = None) -> None:
+    def __init__(self, folder: Path, output: Callable[[], OutputLayer]) -> None:
         try:
             self.layout = Layout(**json.loads((folder / "record.json").read_text("utf-8")))
             _check_layout(self.layout)
@@ -55,14 +75,18 @@ class Record:
                 f"{folder} is no whole record of teacher logits ({error}); run the stage "
                 "teacher_logits again"
             ) from error
-        if output is not None and not _is_of(output.linear, self.layout):
+        self._places = {identity: place for place, identity in enumerate(ids)}
+        self._folder = folder
+        self._output = output() if self.layout.top_k is None else None
+        if self._output and not self._is_of(self._output.linear):
             raise UserError(
                 f"{folder} was not made with this teacher's output matrix; give --teacher the "
                 "model that it was made with, or run the stage teacher_logits again"
             )
-        self._places = {identity: place for place, identity in enumerate(ids)}
-        self._folder = folder
-        self._output = output
+
+    def _is_of(self, linear: Any) -> bool:
+        shape = (self.layout.vocabulary, self.layout.hidden)
+        return tuple(linear.weight.shape) == shape and hash_of_matrix(linear) == self.layout.output
 
     def check(self, ids: Sequence[str], trees: Sequence[Tree]) -> None:
         """Compare the recorded tokens with those of `trees`.
@@ -75,36 +99,40 @@ class Record:
                 raise UserError(f"{self._folder} holds no question {identity}; record it again")
             tokens, _, _ = tree.inputs()
             rows = tree.rows(self.layout.positions)
-            if not np.array_equal(
-                self._columns["nodes"][self._rows(identity)], tokens[rows.start :]
-            ):
+            recorded = self._columns["nodes"][self.rows(identity)]
+            if not np.array_equal(recorded, tokens[rows.start :]):
                 raise UserError(
                     f"{self._folder} holds question {identity} in other tokens than the student "
                     "reads; record it again with the student's tokenizer and prompt.format"
                 )
 
-    def targets(self, ids: Sequence[str], temperature: float) -> Targets:
-        """The teacher's distributions for the questions `ids`, one after the other.
+    def rows(self, identity: str) -> Integers:
+        """Where in the record a question's rows lie, in the order of `Tree.rows`: [n]."""
+        place = self._places[identity]
+        start, stop = self._columns["offsets"][place : place + 2]
+        return np.arange(start, stop)
+
+    def targets(self, rows: Integers, temperature: float) -> Targets:
+        """The teacher's distributions at `rows`.
 
         Raises:
             UserError: a top-k record that was not made with this temperature.
         """
-        spans = [self._rows(identity) for identity in ids]
-        if self.layout.top_k is None:
-            return self._whole(spans, temperature)
-        log_probs = torch.from_numpy(self._read("log_probs", spans).astype(np.float32))
+        if self._output is not None:
+            return self._whole(self._output, rows, temperature)
         if temperature not in self.layout.temperatures:
             raise UserError(
                 f"distill.temperature is {temperature}, but {self._folder} holds "
                 f"{self.layout.temperatures}; add it to teacher_logits.temperatures"
             )
         place = self.layout.temperatures.index(temperature)
-        log_tail = torch.from_numpy(self._read("log_tails", spans)[:, place])
+        log_probs = torch.from_numpy(self._columns["log_probs"][rows].astype(np.float32))
+        log_tail = torch.from_numpy(self._columns["log_tails"][rows, place])
         # The top k share what the tail leaves: one normalisation undoes both the softening and
         # the rounding to float16.
         inside = torch.log1p(-log_tail.exp()).unsqueeze(-1)
         softened = (log_probs / temperature).log_softmax(-1) + inside
-        tokens = torch.from_numpy(self._read("tokens", spans).astype(np.int64))
+        tokens = torch.from_numpy(self._columns["tokens"][rows].astype(np.int64))
         if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.layout.vocabulary:
             raise UserError(
                 f"{self._folder} holds tokens beyond its vocabulary of {self.layout.vocabulary}; "
@@ -112,41 +140,15 @@ class Record:
             )
         return Targets(softened, tokens, log_tail, temperature)
 
-    def _whole(self, spans: Sequence[slice], temperature: float) -> Targets:
-        assert self._output is not None, "a whole record is read with its teacher's output layer"
-        weight = self._output.linear.weight
-        states = torch.from_numpy(self._read("states", spans))
+    def _whole(self, output: OutputLayer, rows: Integers, temperature: float) -> Targets:
+        weight = output.linear.weight
+        states = torch.from_numpy(self._columns["states"][rows])
         if weight.dtype == torch.bfloat16:
             states = states.view(torch.bfloat16)
         with torch.no_grad():
-            logits = self._output(states.to(weight.device)).float()
+            logits = output(states.to(weight.device)).float()
             log_probs = (logits / temperature).log_softmax(-1)
         return Targets(log_probs, None, None, temperature)
-
-    def _rows(self, identity: str) -> slice:
-        place = self._places[identity]
-        start, stop = self._columns["offsets"][place : place + 2]
-        return slice(int(start), int(stop))
-
-    def _read(self, name: str, spans: Sequence[slice]) -> npt.NDArray[Any]:
-        return np.concatenate([self._columns[name][span] for span in spans])
-
-
-def open_record(folder: Path, teacher: Path | None, dtype: str, device: str) -> Record:
-    """A record, with the output layer of the model in `teacher` where it needs one.
-
-    Raises:
-        UserError: as `Record` does, or a whole record is to be read and no teacher is given.
-    """
-    kept = Record(folder)
-    if kept.layout.top_k is not None:
-        return kept
-    if teacher is None:
-        raise UserError(
-            f"{folder} holds hidden states (teacher_logits.top_k is null), which need the "
-            "teacher's output matrix: give --teacher the model that the record was made with"
-        )
-    return Record(folder, output_layer(load_model(teacher, dtype, device)))
 
 
 def _check_layout(layout: Layout) -> None:

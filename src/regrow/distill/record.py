@@ -1,4 +1,4 @@
-"""Recording the teacher's distributions once, and reading them back, memory-mapped.
+"""The format of a record of the teacher's distributions.
 
 A record is a folder. It holds a distribution for every node of the questions' token trees that
 `positions` selects, in the order of the questions:
@@ -33,7 +33,6 @@ STATES: dict[str, type[np.generic]] = {
     "bfloat16": np.uint16,  # NumPy has no type for it
 }
 """What holds states of a model's dtype."""
-
 
 Column = tuple[type[np.generic], tuple[int, ...]]
 
@@ -70,7 +69,7 @@ class Layout:
         }
         if self.hidden is not None and self.dtype is not None:
             return found | {"states": (STATES[self.dtype], (self.rows, self.hidden))}
-        assert self.top_k is not None  # see `_check_layout`
+        assert self.top_k is not None  # of a record that is not whole
         token = np.uint16 if self.vocabulary <= 2**16 else np.int32
         return found | {
             "tokens": (token, (self.rows, self.top_k)),
@@ -79,33 +78,8 @@ class Layout:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """The teacher's distributions at some rows, at one temperature.
-
-    Attributes:
-        log_probs: [rows, k] (or [rows, vocabulary] if whole) float32.
-        tokens: [rows, k] int64, or none if whole.
-        log_tail: [rows] float32, the log of the other tokens' mass, or none if whole.
-        temperature: what all of these, and the student's logits, are softened by.
-    """
-
-    log_probs: torch.Tensor
-    tokens: torch.Tensor | None
-    log_tail: torch.Tensor | None
-    temperature: float
-
-    def to(self, device: torch.device) -> "Targets":
-        """The same distributions on another device."""
-        return Targets(
-            self.log_probs.to(device),
-            None if self.tokens is None else self.tokens.to(device),
-            None if self.log_tail is None else self.log_tail.to(device),
-            self.temperature,
-        )
-
-
 def as_stored(states: torch.Tensor) -> npt.NDArray[Any]:
+    """States or a matrix in the NumPy type of `STATES`."""
     kept = states.cpu()
     array: npt.NDArray[Any] = (
         kept.view(torch.uint16) if kept.dtype == torch.bfloat16 else kept

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from regrow.model.trees import Tree
-from regrow.prune.removal import kept_neurons
-from regrow.prune.scores import sum_activations
+from regrow.prune.activations import sum_activations
 from regrow.support.errors import UserError
 from regrow.support.files import rounded
 
@@ -85,10 +84,10 @@ def mean_activations(model: Any, trees: Sequence[Tree], batch_tokens: int = 2048
     return [(total / tokens).numpy() for total in sums]
 
 
-def removed_neurons(importance: torch.Tensor, kept: int) -> NDArray[np.bool_]:
-    """Which neurons of a layer the stage `prune` removes where `kept` stay: [neurons]."""
-    removed = np.ones(len(importance), dtype=np.bool_)
-    removed[kept_neurons(importance, kept).cpu().numpy()] = False
+def removed_neurons(kept: torch.Tensor, neurons: int) -> NDArray[np.bool_]:
+    """Which of a layer's neurons go where those at the indices `kept` stay: [neurons]."""
+    removed = np.ones(neurons, dtype=np.bool_)
+    removed[kept.numpy()] = False
     return removed
 
 

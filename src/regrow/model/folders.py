@@ -1,13 +1,17 @@
 """Model folders: loading and saving models and tokenizers, with no code or pickle of others."""
 
 import json
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from regrow.support import ranks
 from regrow.support.errors import UserError, memory_fault
 from regrow.support.files import replacing
+
+PART = 2**26  # bytes of a tensor in double precision, far below any model's and above any overhead
 
 
 def check_folder(folder: Path) -> None:
@@ -65,11 +69,14 @@ def _attentions(values: Any) -> Iterator[Any]:
                 yield from _attentions(value)
 
 
-def check_size(config: Any, tensors: int, size: int) -> None:
+def check_size(config: Any, tensors: int, size: int, dtype: str = "float32") -> Any:
     """Compare what a configuration asks for with the weights there are, in number and in bytes.
 
     transformers makes the whole model, and fills with random numbers what the weights lack, before
     it says so: a few bytes could ask for all of the memory.
+
+    Returns:
+        The model that it asks for on the device `meta`: modules, names and shapes, but no weight.
 
     Raises:
         ValueError: a layer would have no tensor, or a parameter less than a bit.
@@ -82,11 +89,90 @@ def check_size(config: Any, tensors: int, size: int) -> None:
         raise ValueError(f"its configuration has {layers} layers, but there are {tensors} tensors")
     with torch.device("meta"):  # which takes no memory
         build: Any = AutoModelForCausalLM.from_config
-        asked = count_parameters(build(config, trust_remote_code=False))
+        empty = build(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+    asked = count_parameters(empty)
     if asked > 8 * size:
         raise ValueError(
             f"its configuration has {asked:,} parameters, but the weights are {size:,} bytes"
         )
+    return empty
+
+
+def empty_model(folder: Path, dtype: str) -> Any:
+    """The model in `folder` on the device `meta`: modules, names and shapes, but no weight.
+
+    Raises:
+        UserError: the folder holds no model that transformers can make.
+    """
+    from transformers import AutoConfig
+
+    check_folder(folder)
+    with _loading(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        files = weight_files(folder)
+        size = sum(path.stat().st_size for path in set(files.values()))
+        return check_size(config, len(files), size, dtype)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # transformers raises whatever it trips over in a configuration
+        if memory_fault(error):
+            raise
+        raise UserError(
+            f"{folder} holds no model that transformers can load: {one_line(error)}"
+        ) from error
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """The safetensors file that holds each tensor of a model folder: the only one, or a shard."""
+    from safetensors import safe_open
+
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if index.exists() and not whole.exists():
+        shards = json.loads(index.read_bytes())["weight_map"]
+        return {name: folder / shard for name, shard in shards.items()}
+    with safe_open(whole, "pt") as weights:
+        return dict.fromkeys(weights.keys(), whole)
+
+
+def read_tensor(folder: Path, name: str, dtype: str) -> Any:
+    """One tensor of a model folder, without reading the others.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    import torch
+
+    return torch.cat(list(tensor_parts(folder, name, dtype)))
+
+
+def tensor_parts(folder: Path, name: str, dtype: str) -> Iterator[Any]:
+    """The same in parts of its rows, one part in memory at a time, of `PART` bytes at most.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        path = weight_files(folder)[name]
+        with safe_open(path, "pt") as weights:
+            rows, *rest = weights.get_slice(name).get_shape()
+        step = max(1, PART // (8 * math.prod(rest)))
+        for start in range(0, rows, step):
+            # Opened anew, for all that a mapping was ever used for counts as memory in use.
+            with safe_open(path, "pt") as weights:
+                part = weights.get_slice(name)[start : start + step].to(getattr(torch, dtype))
+            yield part
+            del part
+    except (KeyError, OSError, SafetensorError) as error:
+        raise UserError(
+            f"the weights in {folder} lack {name} ({one_line(error)}); fetch them again"
+        ) from error
 
 
 def load_model(folder: Path, dtype: str, device: str, shards: Any = None) -> Any:
@@ -102,18 +188,10 @@ def load_model(folder: Path, dtype: str, device: str, shards: Any = None) -> Any
         UserError: the folder holds no model that transformers can load, or lacks weights.
     """
     import torch
-    from safetensors import safe_open
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    check_folder(folder)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        tensors = size = 0
-        for path in folder.glob("*.safetensors"):
-            size += path.stat().st_size
-            with safe_open(path, "np") as weights:
-                tensors += len(weights.keys())
-        check_size(config, tensors, size)
+    empty_model(folder, dtype)
+    with _loading(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
@@ -123,12 +201,6 @@ def load_model(folder: Path, dtype: str, device: str, shards: Any = None) -> Any
             output_loading_info=True,
             **({} if shards is None else {"distributed_config": shards}),
         )
-    except Exception as error:  # transformers raises whatever it trips over in a configuration
-        if memory_fault(error):
-            raise
-        raise UserError(
-            f"{folder} holds no model that transformers can load: {one_line(error)}"
-        ) from error
     model, loading = loaded
     check_missing(loading, folder)
     try:

@@ -6,12 +6,14 @@ parameters, and most positions of a context are never read.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import MethodType
 from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional as F
 
+from regrow.model.folders import empty_model, read_tensor, weight_files
 from regrow.model.runtime import products
 from regrow.model.trees import Batch
 from regrow.support.errors import UserError
@@ -40,6 +42,26 @@ def output_layer(model: Any) -> OutputLayer:
     """A model's own; it keeps the output matrix alive, and nothing else of the model."""
     cap = getattr(model.config, "final_logit_softcapping", None)
     return OutputLayer(model.get_output_embeddings(), cap)
+
+
+def read_output_layer(folder: Path, dtype: str, device: str) -> OutputLayer:
+    """That of the model in `folder`, of whose weights only the output matrix is read.
+
+    Raises:
+        UserError: the folder holds no such model, or not this matrix.
+    """
+    layer = output_layer(model := empty_model(folder, dtype))
+    # Where it is tied to the embedding, the file holds it under that name.
+    names = [
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter is layer.linear.weight
+    ]
+    files = weight_files(folder)
+    name = next((name for name in names if name in files), names[0])
+    weight = read_tensor(folder, name, dtype).to(device)
+    layer.linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+    return layer
 
 
 T = TypeVar("T")

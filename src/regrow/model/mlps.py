@@ -9,6 +9,11 @@ from regrow.support.errors import UserError
 PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 
+def find_layers(model: Any) -> list[Any]:
+    """Every decoder layer, first layer first."""
+    return list(next(m for m in model.base_model.modules() if isinstance(m, nn.ModuleList)))
+
+
 def find_mlps(model: Any) -> list[Any]:
     """The gated MLP of every decoder layer, first layer first.
 
@@ -16,8 +21,7 @@ def find_mlps(model: Any) -> list[Any]:
         UserError: a layer has no module with `gate_proj`, `up_proj` and `down_proj`.
     """
     mlps = []
-    layers = next(m for m in model.base_model.modules() if isinstance(m, nn.ModuleList))
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(find_layers(model)):
         found = [
             module
             for module in layer.modules()

@@ -22,7 +22,7 @@ def products(device_type: str) -> AbstractContextManager[Any]:
     return nullcontext() if products is None else torch.autocast(device_type, products)
 
 
-def fix_runtime(compute: Compute, seed: int) -> None:
+def fix_runtime(compute: Compute, seed: int, keep_memory: bool = True) -> None:
     """Make this process repeatable and one of its stage's ranks; before any model is loaded.
 
     - threads: sums are split by thread, so another number of threads rounds otherwise;
@@ -31,9 +31,12 @@ def fix_runtime(compute: Compute, seed: int) -> None:
       fills new memory before use, a twentieth of a training step, for programs that read what they
       never wrote; this one does not;
     - seeds: nothing here should draw from global generators, but a model with dropout does.
+
+    With `keep_memory`, freed memory is kept for the next step, which is faster and takes more.
     """
     ranks.join(compute)
-    if not compute.shard:  # gathered weights come and go: kept blocks of them double the peak
+    # Gathered weights come and go: kept blocks of them double the peak.
+    if keep_memory and not compute.shard:
         _keep_freed_memory()
     # Under FSDP2 the type of products is part of how the model is sharded.
     mixed = compute.mixed_precision is not None and not compute.shard

@@ -1,17 +1,24 @@
-"""Neuron importance, the choice of neurons, the smaller MLP.
+"""The choice of neurons, and the smaller model.
 
 A neuron of a gated MLP is row j of `gate_proj`, row j of `up_proj` and column j of `down_proj`.
 Removing it makes the three matrices smaller; the model is equal to the dense one with that
 neuron's activation set to zero.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from huggingface_hub import split_torch_state_dict_into_shards
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.core_model_loading import dot_natural_key
 
-from regrow.model.mlps import find_mlps
+from regrow.model.folders import empty_model, tensor_parts
+from regrow.model.mlps import PROJECTIONS, find_mlps
+from regrow.prune.activations import NormsOf
+from regrow.prune.scores import importances
 from regrow.support.errors import UserError
 
 
@@ -37,20 +44,114 @@ def kept_neurons(importance: torch.Tensor, count: int) -> torch.Tensor:
     return order[:count].sort().values
 
 
-def remove_neurons(model: Any, importances: Sequence[torch.Tensor], count: int) -> None:
-    """Shrink every MLP of `model`, in place, to its `count` most important neurons.
+def choose_neurons(
+    teacher: Path, dtype: str, score: str, seed: int, count: int, norms: NormsOf
+) -> list[torch.Tensor]:
+    """The neurons that stay under a score: [count] indices a layer, first layer first.
 
-    `config.intermediate_size` follows, so that the saved folder loads with no code of ours.
+    Arguments as of `importances`; `norms` is also told which neurons stay in each earlier layer.
     """
-    for mlp, importance in zip(find_mlps(model), importances, strict=True):
-        kept = kept_neurons(importance, count).to(mlp.down_proj.weight.device)
-        for name in ("gate_proj", "up_proj"):
-            projection = getattr(mlp, name)
-            projection.weight = nn.Parameter(projection.weight.detach()[kept].clone())
-            if projection.bias is not None:
-                projection.bias = nn.Parameter(projection.bias.detach()[kept].clone())
-            projection.out_features = count
-        mlp.down_proj.weight = nn.Parameter(mlp.down_proj.weight.detach()[:, kept].clone())
-        mlp.down_proj.in_features = count
-        mlp.intermediate_size = count
-    model.config.intermediate_size = count
+    kept: list[torch.Tensor] = []
+    for importance in importances(teacher, dtype, score, seed, lambda layer: norms(layer, kept)):
+        kept.append(kept_neurons(importance, count))
+    return kept
+
+
+def write_pruned(
+    teacher: Path, kept: Sequence[torch.Tensor], out: Path, dtype: str, shard: str = "50GB"
+) -> Any:
+    """Write the model in `teacher` with the neurons `kept` alone; no whole tensor is in memory.
+
+    The bytes are those of `save_pretrained`: `config.intermediate_size` follows, so that the
+    folder loads with no code of ours.
+
+    Args:
+        teacher: the dense model's folder.
+        kept: [count] indices, the same count for every layer, first layer first.
+        out: the folder to write into; it gets no tokenizer.
+        dtype: what the weights are written in, as `float32`.
+        shard: how large a file may grow, by default as in transformers.
+
+    Returns:
+        The pruned model on the device `meta`, without weights.
+    """
+    dense = empty_model(teacher, dtype)
+    names = {parameter: name for name, parameter in dense.named_parameters()}
+    cuts = {
+        names[parameter]: (neurons, 1 if projection == "down_proj" else 0)
+        for mlp, neurons in zip(find_mlps(dense), kept, strict=True)
+        for projection in PROJECTIONS
+        for part, parameter in getattr(mlp, projection).named_parameters()
+        if (projection, part) != ("down_proj", "bias")
+    }
+    dense.config.intermediate_size = len(kept[0])
+    with torch.device("meta"):
+        build: Any = AutoModelForCausalLM.from_config
+        smaller = build(dense.config, dtype=getattr(torch, dtype))
+    if (teacher / "generation_config.json").exists():
+        smaller.generation_config = GenerationConfig.from_pretrained(teacher)
+    smaller.save_pretrained(out, state_dict={})  # all but the weights
+
+    def parts(name: str) -> Iterator[torch.Tensor]:
+        neurons, dimension = cuts.get(name, (None, 0))
+        start = 0
+        for part in tensor_parts(teacher, name, dtype):
+            stop = start + len(part)
+            if neurons is None:
+                yield part
+            elif dimension == 1:
+                yield part.index_select(1, neurons)
+            else:
+                here = neurons[(neurons >= start) & (neurons < stop)]
+                yield part.index_select(0, here - start)
+            start = stop
+
+    # Of tied matrices only the first, and in the order by which transformers fills shards.
+    shapes = dict(sorted(smaller.named_parameters(), key=lambda item: dot_natural_key(item[0])))
+    shards = split_torch_state_dict_into_shards(
+        shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=shard
+    )
+    for file, tensors in shards.filename_to_tensors.items():
+        _write_tensors(out / file, {name: shapes[name] for name in tensors}, parts)
+    if shards.is_sharded:
+        parameters = sum(parameter.numel() for parameter in shapes.values())
+        index = {
+            "metadata": {"total_parameters": parameters, **shards.metadata},
+            "weight_map": shards.tensor_to_filename,
+        }
+        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+        (out / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    return smaller
+
+
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def _write_tensors(
+    path: Path,
+    shapes: Mapping[str, torch.Tensor],
+    parts: Callable[[str], Iterator[torch.Tensor]],
+) -> None:
+    """A safetensors file (https://github.com/huggingface/safetensors#format).
+
+    The library's own writer takes all tensors at once; these are the bytes that it writes.
+
+    Args:
+        path: the file.
+        shapes: a tensor of the right shape and type for each name, on any device.
+        parts: gives the tensor of a name, in parts of its rows.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    names = sorted(shapes)
+    end = 0
+    for name in names:
+        start, end = end, end + shapes[name].nbytes
+        kind, shape = DTYPES[shapes[name].dtype], list(shapes[name].shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for part in parts(name):
+                file.write(part.contiguous().flatten().view(torch.uint8).numpy().data)

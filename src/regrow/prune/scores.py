@@ -5,17 +5,17 @@ the one of the lower number goes first. A new one is a function here and nothing
 stages, figures and report read the table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from regrow.model.forward import row_logits
+from regrow.model.folders import empty_model, read_tensor
 from regrow.model.mlps import PROJECTIONS, find_mlps
-from regrow.model.trees import Tree, by_tokens, flat_rows, pack
 from regrow.support.tables import Table
 
 
@@ -24,16 +24,19 @@ class Neurons:
     """One layer's neurons, as a score sees them.
 
     Attributes:
-        mlp: the gated MLP.
+        count: how many there are.
         layer: its number, from 0.
         seed: of scores that draw (`prune.seed`).
+        weight: gives the matrix `gate_proj` or `up_proj`, [neurons, hidden], or `down_proj`,
+            [hidden, neurons], which need not all be in memory at once.
         norms: gives each neuron's activation norm over the train questions, [neurons] float64; it
             runs the model when it is first asked, so that scores of weights alone need no run.
     """
 
-    mlp: Any
+    count: int
     layer: int
     seed: int
+    weight: Callable[[str], torch.Tensor]
     norms: Callable[[], torch.Tensor]
 
 
@@ -46,8 +49,10 @@ def l2(neurons: Neurons) -> torch.Tensor:
 
     The score of Sander et al. 2025 (arXiv 2505.18166): [neurons], float64.
     """
-    gate, up, down = (getattr(neurons.mlp, name).weight.detach().double() for name in PROJECTIONS)
-    squares: torch.Tensor = gate.square().sum(1) + up.square().sum(1) + down.square().sum(0)
+    squares = torch.zeros(neurons.count, dtype=torch.float64)
+    for name in PROJECTIONS:
+        along = 0 if name == "down_proj" else 1
+        squares = squares + neurons.weight(name).to(torch.float64, copy=True).square_().sum(along)
     return squares.sqrt()
 
 
@@ -59,7 +64,7 @@ def random(neurons: Neurons) -> torch.Tensor:
     """
     # The last number keeps it apart from the questions' order (retrain/order.py).
     generator = np.random.default_rng([neurons.seed, neurons.layer, 2])
-    return torch.from_numpy(generator.random(neurons.mlp.gate_proj.out_features))
+    return torch.from_numpy(generator.random(neurons.count))
 
 
 @SCORES.entry
@@ -69,71 +74,30 @@ def activation(neurons: Neurons) -> torch.Tensor:
     How much the neuron writes to the residual stream. It is Wanda's score |W| * ||X||
     (Sun et al. 2023, arXiv 2306.11695) of the `down_proj` column, as one norm: [neurons], float64.
     """
-    column: torch.Tensor = neurons.mlp.down_proj.weight.detach().double().norm(dim=0)
-    return column * neurons.norms().double().to(column.device)
+    column: torch.Tensor = neurons.weight("down_proj").double().norm(dim=0)
+    return column * neurons.norms()
 
 
-def importances(model: Any, score: str, seed: int, trees: Sequence[Tree]) -> list[torch.Tensor]:
-    """The importance of every neuron under one score: [neurons] a layer, first layer first."""
-    recorded: list[torch.Tensor] = []
-
-    def norms(layer: int) -> torch.Tensor:
-        if not recorded:
-            recorded.extend(record_activation_norms(model, trees))
-        return recorded[layer]
-
-    return [
-        SCORES[score](Neurons(mlp, layer, seed, partial(norms, layer)))
-        for layer, mlp in enumerate(find_mlps(model))
-    ]
-
-
-@torch.inference_mode()
-def sum_activations(
-    model: Any,
-    trees: Sequence[Tree],
-    of: Callable[[torch.Tensor], torch.Tensor],
-    batch_tokens: int = 2048,
-) -> list[torch.Tensor]:
-    """Sum of `of` of each neuron's activations over all nodes of `trees`: [neurons] a layer.
-
-    A neuron's activation is what `down_proj` reads of it.
+def importances(
+    teacher: Path, dtype: str, score: str, seed: int, norms: Callable[[int], torch.Tensor]
+) -> Iterator[torch.Tensor]:
+    """The importance of every neuron under one score: [neurons] a layer, first layer first.
 
     Args:
-        model: one with gated MLPs.
-        trees: what it reads.
-        of: [nodes, neurons], float64, to the same shape.
-        batch_tokens: about how many tokens to run at once.
+        teacher: the model's folder, of which one matrix is in memory at a time.
+        dtype: what its weights are read in, as `float32`.
+        score: a name of `SCORES`.
+        seed: of scores that draw.
+        norms: gives the activation norms of a layer, [neurons]; see `Neurons.norms`.
     """
-    mlps = find_mlps(model)
-    sums = [torch.zeros(mlp.gate_proj.out_features, dtype=torch.float64) for mlp in mlps]
-    rows = torch.zeros(0, dtype=torch.int64)
+    model = empty_model(teacher, dtype)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for layer, mlp in enumerate(find_mlps(model)):
 
-    def watch(layer: int) -> Any:
-        def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            activations = inputs[0].reshape(-1, inputs[0].shape[-1])[rows.to(inputs[0].device)]
-            sums[layer] += of(activations.double()).sum(0).cpu()
+        def weight(projection: str, mlp: Any = mlp) -> torch.Tensor:
+            name = names[getattr(mlp, projection).weight]
+            tensor: torch.Tensor = read_tensor(teacher, name, dtype)
+            return tensor
 
-        return hook
-
-    handles = [
-        mlp.down_proj.register_forward_pre_hook(watch(layer)) for layer, mlp in enumerate(mlps)
-    ]
-    try:
-        for members in by_tokens(trees, batch_tokens):
-            packed = [trees[index] for index in members]
-            batch = pack(packed)
-            rows = flat_rows(batch, packed, "all")
-            row_logits(model, batch, rows[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sums
-
-
-def record_activation_norms(
-    model: Any, trees: Sequence[Tree], batch_tokens: int = 2048
-) -> list[torch.Tensor]:
-    """L2 norm of each neuron's activations over all nodes of `trees`: [neurons] a layer."""
-    squares = sum_activations(model, trees, torch.square, batch_tokens)
-    return [total.sqrt() for total in squares]
+        count = mlp.gate_proj.out_features
+        yield SCORES[score](Neurons(count, layer, seed, weight, partial(norms, layer)))

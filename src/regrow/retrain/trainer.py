@@ -30,6 +30,10 @@ from regrow.support.schema import Compute, Training
 METRICS = ("loss", "grad_norm", "learning_rate")
 
 
+class DivergedError(UserError):
+    """A training whose loss or gradient is no number: its rate is too high."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What a batch of questions is trained on.
@@ -187,7 +191,7 @@ def _check_finite(values: Sequence[float], number: int, steps: int) -> None:
     """Stop before a step that is no number: what is saved had a finite loss and gradient."""
     for value, words in zip(values[:2], ("loss", "gradient's norm"), strict=True):
         if not math.isfinite(value):
-            raise UserError(
+            raise DivergedError(
                 f"the {words} is {value} at step {number} of {steps}, at a learning rate of "
                 f"{values[2]:.3g}; lower the learning rate"
             )

@@ -1,7 +1,8 @@
 """Measure what pruning takes from each layer: weight norms, activations, removed neurons."""
 
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,9 +10,10 @@ from regrow.importance.figure import importance_figure
 from regrow.importance.layers import Layer, as_json, as_rows, mean_activations, removed_neurons
 from regrow.model.folders import load_model, load_tokenizer
 from regrow.model.runtime import fix_runtime
-from regrow.model.trees import build_trees
+from regrow.model.trees import Tree, build_trees
 from regrow.plot.style import save
-from regrow.prune.removal import kept_count
+from regrow.prune.activations import norms_by_layer
+from regrow.prune.removal import choose_neurons, kept_count
 from regrow.prune.scores import importances
 from regrow.support.files import write_csv, write_json
 from regrow.support.params import read_params
@@ -36,24 +38,30 @@ def main(
     walked = trees[:QUESTIONS]
     tokens = sum(tree.nodes for tree in walked)
     activations = mean_activations(model, walked)
+    dtype, settings = params.compute.dtype, params.prune
+
+    def read() -> tuple[Any, list[Tree]]:
+        """A model that may be pruned on the way, and what it reads."""
+        return deepcopy(model), trees
+
+    at_once = norms_by_layer(read, sequential=False)
     kept = {
-        sparsity: kept_count(len(activations[0]), sparsity, params.prune.multiple_of)
+        (score, sparsity): choose_neurons(
+            *(teacher, dtype, score, settings.seed),
+            kept_count(len(activations[0]), sparsity, settings.multiple_of),
+            norms_by_layer(read, True) if settings.sequential else at_once,
+        )
+        for score in params.sweep.score
         for sparsity in sorted(params.sweep.sparsity)
     }
-    seed = params.prune.seed
-    scored = {score: importances(model, score, seed, trees) for score in params.sweep.score}
-    norms = importances(model, "l2", seed, trees)
+    l2 = importances(teacher, dtype, "l2", settings.seed, lambda layer: at_once(layer, []))
     layers = [
         Layer(
-            norms[number].cpu().numpy(),
-            activations[number],
-            {
-                (score, sparsity): removed_neurons(importance[number], count)
-                for score, importance in scored.items()
-                for sparsity, count in kept.items()
-            },
+            norms.numpy(),
+            activations[layer],
+            {key: removed_neurons(found[layer], len(norms)) for key, found in kept.items()},
         )
-        for number in range(len(activations))
+        for layer, norms in enumerate(l2)
     ]
     write_csv(plots / "importance.csv", as_rows(layers))
     numbers = {"questions": len(walked), "tokens": tokens, **as_json(layers)}

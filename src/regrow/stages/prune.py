@@ -1,19 +1,21 @@
 """Remove the least important neurons of the teacher's MLPs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from regrow.model.folders import count_parameters, load_model, load_tokenizer, save_model
+from regrow.model.folders import count_parameters, empty_model, load_model, load_tokenizer
 from regrow.model.mlps import count_mlp_parameters, find_mlps
 from regrow.model.runtime import fix_runtime
-from regrow.model.trees import build_trees
-from regrow.prune.removal import kept_count, remove_neurons
-from regrow.prune.scores import importances
+from regrow.model.setup import read_trees
+from regrow.model.trees import Tree
+from regrow.prune.activations import norms_by_layer
+from regrow.prune.removal import choose_neurons, kept_count, write_pruned
+from regrow.support import ranks
 from regrow.support.errors import UserError
+from regrow.support.files import replacing
 from regrow.support.params import read_params
-from regrow.tasks.questions import read_questions
 
 
 def main(
@@ -30,17 +32,27 @@ def main(
             "excluded: it is the fraction of neurons that go"
         )
     params = read_params()
-    fix_runtime(params.compute, params.prune.seed)
-    model = load_model(teacher, params.compute.dtype, params.compute.device)
+    compute, settings = params.compute, params.prune
+    fix_runtime(compute, settings.seed, keep_memory=False)
     tokenizer = load_tokenizer(teacher)
-    dense = count_mlp_parameters(model)
-    neurons = find_mlps(model)[0].gate_proj.out_features
-    count = kept_count(neurons, sparsity, params.prune.multiple_of)
-    trees = build_trees(tokenizer, read_questions(questions), params.prompt.format)
-    remove_neurons(model, importances(model, score, params.prune.seed, trees), count)
-    save_model(model, tokenizer, out)
+    dense = empty_model(teacher, compute.dtype)
+    neurons = find_mlps(dense)[0].gate_proj.out_features
+    count = kept_count(neurons, sparsity, settings.multiple_of)
+
+    def read() -> tuple[Any, list[Tree]]:
+        """The model and what it reads, for scores that ask for activations."""
+        _, trees = read_trees(questions, tokenizer, params.prompt.format)
+        return load_model(teacher, compute.dtype, ranks.local_device(compute.device)), trees
+
+    norms = norms_by_layer(read, settings.sequential)
+    kept = choose_neurons(teacher, compute.dtype, score, settings.seed, count, norms)
+    if not ranks.first():
+        return
+    with replacing(out) as beside:
+        model = write_pruned(teacher, kept, beside, compute.dtype)
+        tokenizer.save_pretrained(beside)
     print(
         f"{out}: {count} of {neurons} neurons a layer stay ({score}); "
-        f"{count_mlp_parameters(model) / dense:.1%} of the MLP parameters, "
+        f"{count_mlp_parameters(model) / count_mlp_parameters(dense):.1%} of the MLP parameters, "
         f"{count_parameters(model):,} parameters in all"
     )
