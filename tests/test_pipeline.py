@@ -240,7 +240,7 @@ def test_without_a_finetuned_teacher_permuted_labels_rerun_finetune_and_what_fol
 
 def test_labels_that_are_gone_stop_no_stage_of_distillation(study):
     labels = study.root / "data" / "labels"
-    for name in ("train", "calibration", "test", "teacher-true"):
+    for name in ("train", "calibration", "test", "teacher-true", "distill-gold"):
         (labels / f"{name}.jsonl").unlink()
     for name in ("prune", "teacher_logits", "distill"):
         ran = stages_run(study.dvc("repro", "--single-item", "--force", "--glob", f"{name}*"))
