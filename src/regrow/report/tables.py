@@ -108,7 +108,7 @@ def tests(source: Source) -> Section:
         )
         if chosen:
             tables.append(Table(caption, head, chosen, note))
-    if len(tables) == 1 and "primary" not in named.values():
+    if set(named.values()) <= {"exploratory"}:
         first = Note("No contrast was named before the run: all of these were looked for after.")
         return Section("paired", "Paired tests", [first, *tables])
     return Section("paired", "Paired tests", tables)
