@@ -1,0 +1,107 @@
+"""Rates are chosen on one grid for both losses, on the calibration split, and inside the grid."""
+
+import csv
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from regrow.commands import tune
+from regrow.support.errors import UserError
+from tiny_models import regrow
+
+PARAMS = SimpleNamespace(compare=SimpleNamespace(accuracy="raw"))
+
+
+def curve(best):
+    """Tries whose accuracy falls with the distance from a rate; they are noted by loss."""
+    tried = {}
+
+    def attempt(loss, rate):
+        tried.setdefault(loss, set()).add(rate)
+        away = abs(math.log(float(rate) / best[loss]))
+        return {"calibration.accuracy_raw": round(1 - away / 10, 3), "calibration.gold_nll": 1.0}
+
+    return attempt, tried
+
+
+def test_a_grid_grows_for_both_losses_until_the_best_of_each_lies_inside():
+    attempt, tried = curve({"finetune": 4e-3, "distill": 5e-4})
+    found = tune._search(["5e-4", "1e-3", "2e-3"], ["finetune", "distill"], attempt, PARAMS)
+    grid = ["2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3"]
+    assert list(found["finetune"]) == list(found["distill"]) == grid
+    assert tried["finetune"] == tried["distill"] == set(grid)
+    assert {loss: tune._best(tries, PARAMS) for loss, tries in found.items()} == {
+        "finetune": "4e-3",
+        "distill": "5e-4",
+    }
+
+
+def test_a_grid_grows_a_few_steps_at_most():
+    attempt, _ = curve({"distill": 1e-9})
+    found = tune._search(["5e-4", "1e-3"], ["distill"], attempt, PARAMS)
+    assert len(found["distill"]) == 2 + tune.EXTENSIONS
+
+
+def test_of_equal_accuracies_the_lower_nll_wins_and_what_diverged_never_does():
+    tries = {
+        "1e-3": {"calibration.accuracy_raw": 0.4, "calibration.gold_nll": 1.3},
+        "2e-3": {"calibration.accuracy_raw": 0.4, "calibration.gold_nll": 1.2},
+        "4e-3": {"diverged": "the loss is nan"},
+    }
+    assert tune._best(tries, PARAMS) == "2e-3"
+    assert tune._best({"4e-3": tries["4e-3"]}, PARAMS) is None
+
+
+@pytest.mark.parametrize("rates", ["1e-3", "1e-3,fast", "0,1e-3", "1e-3,2"])
+def test_a_grid_that_is_none_is_refused(rates):
+    with pytest.raises(UserError, match=r"--rates is .* two or more numbers between 0 and 1"):
+        tune._grid(rates)
+
+
+def test_rates_are_chosen_by_one_command_that_goes_on_where_it_was(study, monkeypatch, capsys):
+    monkeypatch.setattr(tune, "EXTENSIONS", 0)
+    # One pruned model diverges at any rate.
+    folder = study.root / "models/pruned/l2-0.5"
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[0, 0] = math.nan
+    for path in folder.glob("*.safetensors"):
+        path.unlink()
+    model.save_pretrained(folder)
+    command = ("tune", "--out", "tuning/tiny", "--rates", "1e-3,3e-3,9e-3")
+    assert regrow(monkeypatch, study.root, *command) == 0
+    out = study.root / "tuning/tiny"
+    names = {
+        f"{loss}-l2-{sparsity}-8-0-{rate}"
+        for loss in ("finetune", "distill")
+        for sparsity in ("0.25", "0.5")
+        for rate in ("1e-3", "3e-3", "9e-3")
+    }
+    tries = {path.stem: json.loads(path.read_text("utf-8")) for path in out.glob("*.json")}
+    assert set(tries) == names
+    for name, numbers in tries.items():
+        if "-0.5-" in name:
+            assert "the loss is nan at step 1" in numbers["diverged"]
+        else:
+            kept = {key for key in numbers if "." in key}
+            assert kept and all(key.startswith("calibration.") for key in kept)
+    # A rate of params.yaml gives what the stages gave.
+    made = json.loads((study.root / "metrics/evaluate/distill/l2-0.25-8-0.json").read_text())
+    for key, value in tries["distill-l2-0.25-8-0-3e-3"].items():
+        assert made[key] == value
+    with (out / "rates.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12 and sum(row["best"] == "True" for row in rows) == 2
+    printed = capsys.readouterr().out
+    for loss in ("finetune", "distill"):
+        (best,) = (r["learning_rate"] for r in rows if r["best"] == "True" and r["loss"] == loss)
+        text = best.replace("e", ".0e")
+        assert f'{loss}:\n  learning_rate:\n    l2: {{"0.25": {text}}}\n' in printed
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
+    monkeypatch.setattr(tune, "train", None)
+    assert regrow(monkeypatch, study.root, *command) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*.json")} == before
