@@ -3,6 +3,8 @@
 # make doctor           whether a run on this machine gives the bytes of the results that lie here
 # make report           the results that lie here as one page, report.html; with STUDY=x, made first
 # make csqa-full        every study of studies/csqa-full*.yaml, its results kept in results/csqa-full
+# make edge             the study's models in llama.cpp: files, scores, speed here, and the frontier
+# make measure          the speed of those files on this machine, measured again
 # make bench            the benchmarks, in a .venv-bench of their own, after `make repro`
 # make test             the tests; make test-slow: those that need the real model or minutes
 # make coverage         the tests, and how much of src/ they run, by lines and by branches
@@ -20,7 +22,7 @@ STUDY ?=
 # The stages' commands say `python`; this makes it the one in .venv.
 ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
-.PHONY: repro doctor report csqa-full bench test test-slow coverage mutation audit lint study
+.PHONY: repro edge measure doctor report csqa-full bench test test-slow coverage mutation audit lint study
 .DELETE_ON_ERROR:
 
 repro: study .venv/installed
@@ -50,6 +52,16 @@ csqa-full:
 	  --controls results/csqa-full/controls.yaml --out results/csqa-full/controls.json
 	@$(ACTIVATE) python -m regrow report --results results/csqa-full \
 	  --out results/csqa-full/report.html
+
+# After `make repro`; two questions are scored side by side.
+edge: .venv/installed-edge
+	@$(ACTIVATE) python -m regrow runs
+	@export $(ACTIVATE); cd edge && python -m dvc repro
+	@$(ACTIVATE) python -m regrow measure
+	@$(ACTIVATE) python -m regrow frontier
+
+measure: .venv/installed-edge
+	@$(ACTIVATE) python -m regrow measure --again $(ARGS)
 
 bench: .venv-bench/installed
 	@PATH="$$PWD/.venv-bench/bin:$$PATH" python -m benchmarks.run $(ARGS)
@@ -112,6 +124,11 @@ endif
 .venv/installed: constraints.txt pyproject.toml .venv/bin/python
 	@cat constraints.txt pyproject.toml | cmp -s - $@ \
 	  || $(VENV_PYTHON) -m pip install --constraint constraints.txt --editable .
+	@cat constraints.txt pyproject.toml > $@
+
+.venv/installed-edge: .venv/installed
+	@cat constraints.txt pyproject.toml | cmp -s - $@ \
+	  || $(VENV_PYTHON) -m pip install --constraint constraints.txt --editable '.[edge]'
 	@cat constraints.txt pyproject.toml > $@
 
 .venv/installed-test: .venv/installed

@@ -15,7 +15,7 @@ SOURCE = ROOT / "src"
 PACKAGE = SOURCE / "regrow"
 ROOMS = (
     *("support", "tasks", "plot", "model", "sources", "prune", "retrain", "distill", "evaluate"),
-    *("importance", "compare", "report", "plan", "device", "stages", "commands"),
+    *("importance", "compare", "device", "report", "plan", "stages", "commands"),
 )
 """Ground floor first."""
 

@@ -25,6 +25,8 @@ FIGURES = {  # by name, in the order of the page
     "for each pruned model.",
     "importance": "What pruning takes from each layer: the neurons' weight norms, and under each "
     "score the share of the layer's activation that goes and the neurons of one layer.",
+    "frontier": "Accuracy of every model in every format over its bytes, and over the tokens "
+    "that a machine decodes in a second; rings mark what no other file beats.",
     "transfer": "Other tasks: accuracy, and distance to the teacher, of each model on each set.",
     "conformal": "Conformal sets, LAC and APS: their mean size and their coverage over the share "
     "of parameters kept, for all models.",
@@ -49,11 +51,11 @@ def figures(source: Source) -> Section:
     if not ranked or ranked[0].stem != "accuracy":
         raise UserError(f"{plots / 'compare/accuracy.svg'} is missing; {MISSING}")
     return Section(
-        "figures", "Figures", [*(_figure(path, source) for path in ranked), *_training(source)]
+        "figures", "Figures", [*(figure(path, source) for path in ranked), *_training(source)]
     )
 
 
-def _figure(path: Path, source: Source) -> Figure:
+def figure(path: Path, source: Source) -> Figure:
     name = path.relative_to(source.folder).as_posix()
     caption = FIGURES.get(path.stem, f"The figure {name}, which this version does not know.")
     alt = caption + _range_of_differences(source) * (path.stem in ("accuracy", "difference"))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from regrow.report.device import on_the_device
 from regrow.report.files import Json, Source
 from regrow.report.images import figures
 from regrow.report.parts import Cell, Section, Table
@@ -25,7 +26,7 @@ from regrow.report.words import CANNOT_SAY, estimate
 from regrow.support.errors import UserError
 
 SECTIONS: Sequence[Callable[[Source], Section | None]] = (
-    *(summary, claims, accuracy, tests, uncertainty, elsewhere),
+    *(summary, claims, accuracy, tests, uncertainty, elsewhere, on_the_device),
     *(figures, set_up, provenance),
 )
 """The page, top to bottom. A part that results gain is one more function here; None is left out."""

@@ -7,8 +7,9 @@ from typing import Any
 
 from regrow.model.folders import check_folder, check_missing, check_size, one_line
 from regrow.support.errors import UserError, memory_fault
-from regrow.support.files import replacing
+from regrow.support.files import replacing, write_json
 
+PRE_TOKENIZER = "tokenizer.ggml.pre"
 # What a model folder may hold. Anything else stays behind: pickled weights and Python code above
 # all.
 PORTABLE = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
@@ -71,7 +72,7 @@ def _convert_gguf(source: Path, out: Path) -> None:
         try:
             (Path(folder) / source.name).symlink_to(source.resolve())
             # This reader stops at the file's end; the one for other architectures would go on.
-            _, tensors = read_gguf_metadata(str(source))
+            metadata, tensors = read_gguf_metadata(str(source))
             only["gguf_file"] = source.name
             config = AutoConfig.from_pretrained(folder, **only)
             check_size(config, len(tensors), source.stat().st_size)
@@ -95,3 +96,6 @@ def _convert_gguf(source: Path, out: Path) -> None:
     del model.config.quantization_config
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    # tokenizer.json cannot say it, and a GGUF file made of the model or its students needs it.
+    if (name := metadata.get(PRE_TOKENIZER)) is not None:
+        write_json(out / "gguf.json", {PRE_TOKENIZER: str(name)})

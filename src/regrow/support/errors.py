@@ -64,10 +64,10 @@ SMALLER = {
 
 
 # Libraries written in Rust and C++ raise exceptions of their own, with the number in the text or,
-# as torch when it writes a file, without.
+# as torch and NumPy when they write a file, without.
 UNKNOWN = 0
 _NUMBER = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
-_TORCH_WRITES = ("PytorchStreamWriter failed writing", "unexpected pos")
+_CUT_SHORT = ("PytorchStreamWriter failed writing", "unexpected pos", " requested and ")
 _PARTIAL = re.compile(r"(^|/)\.([^/]+)\.partial(?=/|$)")
 
 
@@ -119,7 +119,7 @@ def _number(error: BaseException) -> int | None:
         return None
     if found := _NUMBER.search(str(error)):
         return int(found[1])
-    if any(text in str(error) for text in _TORCH_WRITES):
+    if any(text in str(error) for text in _CUT_SHORT):
         cause = error.__cause__ or error.__context__
         return (_number(cause) if cause else None) or UNKNOWN
     return None

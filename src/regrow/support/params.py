@@ -14,7 +14,7 @@ from regrow.support.schema import Params
 
 PARAMS_FILE = Path("params.yaml")
 ADVICE = f"run this in the project's root; it holds {', '.join(Params.model_fields)}"
-_read: dict[str, Any] = {}  # what this process read of it, by dotted key
+_read: dict[Path, dict[str, Any]] = {}  # the file that this process read, by dotted key
 
 
 def read_params(path: Path = PARAMS_FILE) -> Params:
@@ -28,7 +28,7 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
         more = f"; and {len(faults) - FAULTS} more" if len(faults) > FAULTS else ""
         raise UserError(f"{path}: {listed}{more}") from None
     _read.clear()
-    _read.update(_by_key(values))
+    _read[path] = dict(_by_key(values))
     return params
 
 
@@ -43,12 +43,17 @@ def check_unchanged() -> None:
     stage = os.environ.get("DVC_STAGE", "").rpartition(":")[2].partition("@")[0]
     if not stage or not _read:
         return
-    now = dict(_by_key(read_yaml(PARAMS_FILE, ADVICE)))
+    file, known = next(iter(_read.items()))
+    now = dict(_by_key(read_yaml(file, ADVICE)))
     described = read_yaml(Path("dvc.yaml"), ADVICE)["stages"].get(stage, {})
+    named: list[str] = []
+    for entry in described.get("params", []):
+        of_file = entry if isinstance(entry, dict) else {PARAMS_FILE.as_posix(): [entry]}
+        named += of_file.get(file.as_posix(), [])
     # `finetune.learning_rate.${item.score}` names one rate of those that are compared here.
-    tracked = [name.partition(".${")[0] for name in described.get("params", [])]
-    for key in sorted(_read.keys() | now.keys()):
-        before, after = _read.get(key), now.get(key)
+    tracked = [name.partition(".${")[0] for name in named]
+    for key in sorted(known.keys() | now.keys()):
+        before, after = known.get(key), now.get(key)
         if before != after and any(f"{key}.".startswith(f"{name}.") for name in tracked):
             raise UserError(
                 f"{key} was changed in params.yaml while this ran, from {before} to {after}; what "

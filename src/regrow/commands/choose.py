@@ -1,0 +1,45 @@
+"""Choose a model for a device: those on the frontier that fit, best first."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regrow.device.choice import HEAD, doubts, fitting, read_rows, row_fields
+from regrow.device.measure import describe_machine, machine_name
+from regrow.report.files import in_form, read_json
+
+
+def main(
+    max_mb: Annotated[float | None, typer.Option(help="largest file, 10^6 bytes")] = None,
+    min_decode: Annotated[float | None, typer.Option(help="tokens a second, one by one")] = None,
+    max_memory: Annotated[float | None, typer.Option(help="peak resident memory, MB")] = None,
+    threads: Annotated[int, typer.Option(help="of the measurements: 1 or 2")] = 1,
+    metrics: Annotated[Path, typer.Option(help="what `judge` wrote")] = Path(
+        "edge/metrics/frontier.json"
+    ),
+    measured: Annotated[
+        Path | None, typer.Option(help="a machine's measurements, else those of this one")
+    ] = None,
+) -> None:
+    """Print what fits, with what is uncertain of it; exit with 1 when nothing does."""
+    found = read_json(metrics)
+    path = measured or Path("results/edge") / f"{machine_name(describe_machine())}.json"
+    speeds = read_json(path) if measured or path.exists() else {}
+    if not speeds and (min_decode is not None or max_memory is not None):
+        print(f"{path} does not exist: nothing is measured on this machine; run make measure.")
+    with in_form(metrics):
+        rows = read_rows(found, speeds, threads)
+        fit = fitting(rows, max_mb, min_decode, max_memory)
+    if not fit:
+        smallest = min(rows, key=lambda row: row.megabytes)
+        print(f"Nothing fits; the smallest file is {smallest.name} ({smallest.megabytes:.1f} MB).")
+        raise typer.Exit(1)
+    for row in fit:
+        print(
+            "  ".join(f"{head}: {text}" for head, text in zip(HEAD, row_fields(row), strict=True))
+        )
+        for doubt in doubts(row, fit[0], min_decode):
+            print(f"    {doubt}")
+    if fit[0].accuracy["low"] <= found["longest_choice"]:
+        print("None of them is clearly better than choosing the longest answer.")

@@ -1,0 +1,61 @@
+"""Print and draw the frontier: accuracy over bytes and over decoding speed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regrow.device.choice import HEAD, VERDICTS, read_rows, row_fields, verdict_fields
+from regrow.device.measure import describe_machine, machine_name
+from regrow.report.files import in_form, read_json
+
+
+def main(
+    metrics: Annotated[Path, typer.Option(help="what `judge` wrote")] = Path(
+        "edge/metrics/frontier.json"
+    ),
+    measured: Annotated[
+        Path | None, typer.Option(help="a machine's measurements, else those of this one")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="of the measurements: 1 or 2")] = 1,
+    plots: Annotated[Path, typer.Option(help="the folder of the figure")] = Path("edge/plots"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+) -> None:
+    """Print every file, best first, and what the verdicts are; write the figure."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from regrow.device.figure import frontier_figure
+    from regrow.plot.style import save
+
+    found = read_json(metrics)
+    path = measured or Path("results/edge") / f"{machine_name(describe_machine())}.json"
+    speeds = read_json(path) if measured or path.exists() else {}
+    with in_form(metrics):
+        rows = read_rows(found, speeds, threads)
+        tables = {
+            "Models on the device": (HEAD, [row_fields(row) for row in rows]),
+            "Verdicts": (VERDICTS, [verdict_fields(one) for one in found["verdicts"]]),
+        }
+        level = f"{100 * found['confidence']:g} %"
+        levels = {name: found[name] for name in ("longest_choice", "chance")}
+    said = (
+        f"{threads} thread{'s' * (threads > 1)}, {speeds['machine']['processor']}"
+        if speeds
+        else ("speeds are not measured here: make measure")
+    )
+    note = f"Bars: {level} bootstrap intervals over {found['questions']:,} test questions. {said}."
+    save(frontier_figure(rows, levels, note), plots / "frontier")
+    for title, (head, lines) in tables.items():
+        if markdown:
+            print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
+            print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+            continue
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for name in head:
+            table.add_column(name, no_wrap=name in ("Model", "One"))
+        for line in lines:
+            table.add_row(*line)
+        Console(highlight=False, width=180).print(table)
+    print(note)
+    print((plots / "frontier.png").as_posix())

@@ -1,0 +1,71 @@
+"""Measure the study's files on this machine: size, memory, speed and energy."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regrow.device.files import EXACT
+from regrow.device.measure import UNITS, describe_machine, machine_name, repeat
+from regrow.device.runtime import check_recorded, library
+from regrow.support.errors import UserError
+from regrow.support.files import write_json
+
+
+def main(
+    models: Annotated[Path, typer.Option(help="the folder of GGUF files")] = Path("edge/models"),
+    records: Annotated[Path, typer.Option(help="the folder of their records")] = Path(
+        "edge/metrics/files"
+    ),
+    out: Annotated[Path, typer.Option(help="the folder of measurements")] = Path("results/edge"),
+    machine: Annotated[str, typer.Option(help="its name, else that of its processor")] = "",
+    repetitions: Annotated[int, typer.Option(min=1, help="of every measurement")] = 5,
+    again: Annotated[bool, typer.Option("--again", help="measure what is measured too")] = False,
+) -> None:
+    """Measure one file of each layout, 1 and 2 threads, in turn; write --out/MACHINE.json.
+
+    Files whose tensors are equal in number, size and type run at the same speed, so that of the
+    students of one sparsity one is measured in each format. Of the files in F32, which no device
+    needs, only the teacher's is measured.
+    """
+    library()
+    layouts: dict[str, list[str]] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(records.rglob("*.json")):
+        name = path.relative_to(records).with_suffix("").as_posix()
+        found[name] = json.loads(path.read_text(encoding="utf-8"))
+        if found[name]["format"] != EXACT or name == f"teacher/{EXACT}":
+            layouts.setdefault(found[name]["layout"], []).append(name)
+    if not found:
+        raise UserError(f"{records} holds no record of a file; `make edge` makes them")
+    described = describe_machine()
+    path = out / f"{machine or machine_name(described)}.json"
+    known = _measured(path)
+    todo = {}
+    for layout, names in layouts.items():
+        if again or layout not in known:
+            check_recorded(models / f"{names[0]}.gguf", records / f"{names[0]}.json")
+            todo[layout] = models / f"{names[0]}.gguf"
+    if todo:
+        print(f"{len(todo)} files, {repetitions} times, 1 and 2 threads.", flush=True)
+    for layout, figures in repeat(todo, (1, 2), repetitions).items():
+        known[layout] = {
+            "measured": layouts[layout][0],
+            "format": found[layouts[layout][0]]["format"],
+            "bytes": found[layouts[layout][0]]["bytes"],
+            "threads": figures,
+        }
+    if todo:
+        settings = {"repetitions": repetitions, "units": UNITS}
+        write_json(path, {"machine": described, **settings, "layouts": known})
+    print(path.as_posix())
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))["layouts"])
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} holds no measurements; remove it, and measure again") from None

@@ -1,0 +1,139 @@
+"""What a deployer decides by: files with their speed on a machine, and those that fit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from regrow.device.frontier import pareto
+
+Spread = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file with what a machine measured of its layout, if it did.
+
+    accuracy: estimate, low and high. speed: figures of `measure.UNITS` by name, each with median,
+    low, high and noisy.
+    """
+
+    name: str
+    method: str
+    cell: str | None
+    form: str
+    megabytes: float
+    accuracy: Mapping[str, float]
+    speed: Mapping[str, Spread]
+    on_bytes: bool
+    on_decode: bool = False
+
+    def figure(self, name: str) -> Spread | None:
+        """A figure of the machine, or None."""
+        return self.speed.get(name)
+
+
+def read_rows(frontier: Mapping[str, Any], measured: Mapping[str, Any], threads: int) -> list[Row]:
+    """Every file, best first; `measured` is empty where no machine has measured."""
+    layouts = measured.get("layouts", {})
+    speeds = {
+        name: layouts.get(file["layout"], {}).get("threads", {}).get(str(threads), {})
+        for name, file in frontier["files"].items()
+    }
+    quickest = pareto(
+        {
+            name: (-speeds[name]["decode_per_s"]["median"], file["accuracy"]["estimate"])
+            for name, file in frontier["files"].items()
+            if speeds[name]
+        }
+    )
+    rows = [
+        Row(
+            name,
+            file["method"],
+            file["cell"],
+            file["format"],
+            file["bytes"] / 1e6,
+            file["accuracy"],
+            speeds[name],
+            file["pareto"],
+            name in quickest,
+        )
+        for name, file in frontier["files"].items()
+    ]
+    return sorted(rows, key=lambda row: (-row.accuracy["estimate"], row.megabytes))
+
+
+def fitting(
+    rows: Sequence[Row], max_mb: float | None, min_decode: float | None, max_memory: float | None
+) -> list[Row]:
+    """Those on a frontier, over bytes or decoding, that fit; best first.
+
+    A limit on what was not measured is not met.
+    """
+
+    def fits(row: Row) -> bool:
+        decode, memory = row.figure("decode_per_s"), row.figure("peak_mb")
+        return (
+            (max_mb is None or row.megabytes <= max_mb)
+            and (min_decode is None or (decode is not None and decode["median"] >= min_decode))
+            and (max_memory is None or (memory is not None and memory["median"] <= max_memory))
+        )
+
+    return [row for row in rows if (row.on_bytes or row.on_decode) and fits(row)]
+
+
+def doubts(row: Row, best: Row, min_decode: float | None) -> list[str]:
+    """What is uncertain of a row that fits, in words."""
+    found = []
+    decode = row.figure("decode_per_s")
+    if row is not best and row.accuracy["high"] >= best.accuracy["low"]:
+        found.append("its accuracy's interval meets that of the best")
+    if decode is not None and decode["noisy"]:
+        found.append(f"decoding was noisy ({decode['low']:g} to {decode['high']:g})")
+    if min_decode is not None and decode is not None and decode["low"] < min_decode:
+        found.append(f"some repetitions decoded below {min_decode:g} a second")
+    if decode is None:
+        found.append("not measured on this machine")
+    return found
+
+
+def row_fields(row: Row) -> list[str]:
+    """A row's fields in a table: name, MB, accuracy, prefill and decode a second, peak MB."""
+    low, high = (100 * row.accuracy[end] for end in ("low", "high"))
+    shown = [_shown(row.figure(name)) for name in ("prefill_per_s", "decode_per_s", "peak_mb")]
+    on = ("bytes" * row.on_bytes, "decode" * row.on_decode)
+    return [
+        row.name,
+        f"{row.megabytes:.1f}",
+        f"{100 * row.accuracy['estimate']:.1f} [{low:.1f}, {high:.1f}]",
+        *shown,
+        ", ".join(filter(None, on)),
+    ]
+
+
+HEAD = ["Model", "MB", "Accuracy, %", "Prefill/s", "Decode/s", "Peak MB", "On the frontier"]
+
+
+def _shown(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread['median']:g}" + " (noisy)" * bool(spread["noisy"])
+
+
+VERDICTS = ["Question", "Measure", "One", "Other", "One - other", "p, Holm", "Verdict"]
+QUESTIONS = {
+    "loss": "KL against CE",
+    "lead": "KL's lead, against F32",
+    "bytes": "student against teacher at its bytes",
+}
+
+
+def verdict_fields(one: Mapping[str, Any]) -> list[str]:
+    """A verdict's fields in a table; shares in percentage points."""
+    scale, digits = (100, 1) if one["measure"] in ("accuracy", "agreement") else (1, 3)
+    ends = [(one["difference"] or {}).get(end) for end in ("estimate", "low", "high")]
+    numbers = ["?" if end is None else f"{scale * end:+.{digits}f}" for end in ends]
+    shown = "cannot say" if numbers[0] == "?" else f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
+    said = "cannot say" if one["holm_p"] is None else f"{one['holm_p']:.2g}"
+    names = one["measure"], one["one"], one["other"]
+    return [QUESTIONS.get(one["kind"], one["kind"]), *names, shown, said, one["verdict"]]

@@ -1,0 +1,109 @@
+"""The figure of the frontier: accuracy over bytes and over decoding speed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.typing import LineStyleType
+
+from regrow.device.choice import Row
+from regrow.plot.style import LEVELS, METHODS, settings
+
+MARKERS = "osDv^P*X<>"
+
+
+def frontier_figure(rows: Sequence[Row], levels: Mapping[str, float], note: str) -> Figure:
+    """A line joins one loss's students of one score in one format, and the teacher's formats.
+
+    levels: accuracies of `style.LEVELS`. Bars are intervals; a ring marks what no
+    other file beats.
+    """
+    with settings():
+        figure = Figure(figsize=(9.2, 4.4))
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, 2, sharey=True)
+        formats = list(dict.fromkeys(row.form for row in rows))
+        markers = dict(zip(formats, MARKERS * 9, strict=False))
+        _draw(axes[0], rows, markers, lambda row: row.megabytes, lambda row: row.on_bytes)
+        axes[0].set_xlabel("MB on the device (log)")
+        axes[0].set_ylabel("test accuracy, %")
+        fast = [row for row in rows if row.figure("decode_per_s")]
+        _draw(axes[1], fast, markers, _decode, lambda row: row.on_decode)
+        axes[1].set_xlabel("decoded tokens a second (log)")
+        if not fast:
+            axes[1].text(0.5, 0.5, "not measured", ha="center", transform=axes[1].transAxes)
+        for (name, level), one in product(levels.items(), axes):
+            style = LEVELS[name]
+            one.axhline(100 * level, color=style.colour, linestyle=style.line, linewidth=1)
+        methods = dict.fromkeys(row.method for row in rows)
+        entries = [_entry(METHODS[m].label, METHODS[m].colour, "", "-") for m in methods]
+        entries += [_entry(form, "black", mark, "") for form, mark in markers.items()]
+        entries += [_entry(LEVELS[n].label, LEVELS[n].colour, "", LEVELS[n].line) for n in levels]
+        entries.append(_entry("on the frontier", "#009E73", "o", "", size=11))
+        figure.legend(handles=entries, loc="center right", frameon=False, fontsize=8)
+        figure.text(0.07, 0.01, note, va="bottom", fontsize=7.5)
+        figure.subplots_adjust(left=0.07, right=0.8, top=0.97, bottom=0.2, wspace=0.08)
+        return figure
+
+
+def _decode(row: Row) -> float:
+    return float((row.figure("decode_per_s") or {"median": 0})["median"])
+
+
+def _entry(label: str, colour: str, marker: str, line: LineStyleType, size: float = 5) -> Line2D:
+    fill = "none" if size > 5 else colour
+    return Line2D(
+        [],
+        [],
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        label=label,
+        markersize=size,
+        markerfacecolor=fill,
+    )
+
+
+def _draw(
+    axes: Axes,
+    rows: Sequence[Row],
+    markers: dict[str, str],
+    x: Callable[[Row], float],
+    ringed: Callable[[Row], bool],
+) -> None:
+    lines: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        score, _, size = (row.cell or "").partition("-")
+        key = (row.method, score, size.rpartition("-")[2], row.form)
+        lines.setdefault(("teacher",) if row.method == "teacher" else key, []).append(row)
+    for of_line in lines.values():
+        ordered = sorted(of_line, key=x)
+        style = METHODS[ordered[0].method]
+        heights = [100 * row.accuracy["estimate"] for row in ordered]
+        axes.plot(
+            [x(row) for row in ordered],
+            heights,
+            color=style.colour,
+            linestyle=style.line,
+            linewidth=1,
+        )
+        for row, height in zip(ordered, heights, strict=True):
+            ends = [[height - 100 * row.accuracy["low"]], [100 * row.accuracy["high"] - height]]
+            axes.errorbar(
+                [x(row)],
+                [height],
+                yerr=ends,
+                color=style.colour,
+                marker=markers[row.form],
+                markersize=4.5,
+                elinewidth=0.5,
+                alpha=0.9,
+            )
+            if ringed(row):
+                axes.plot([x(row)], [height], "o", color="#009E73", markersize=11, fillstyle="none")
+    if rows:
+        axes.set_xscale("log")
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)

@@ -1,0 +1,245 @@
+"""Accuracy at the bytes of the device: what lies on the frontier, and what follows of it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from regrow.compare.bootstrap import Array, Interval, Resamples, as_json, mean_interval, resample
+from regrow.compare.significance import holm, paired_test, verdict
+from regrow.compare.study import LOSSES
+from regrow.device.files import EXACT, File
+from regrow.evaluate.accuracy import chance, longest_choice
+from regrow.evaluate.predictions import Predictions
+from regrow.support.files import rounded
+from regrow.support.schema import Compare
+
+EQUAL = 0.05  # files whose bytes differ by no more are of equal size
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One question and what the data say; `one` - `other`, each a file or a pair of them.
+
+    kind: which question. measure: of what the difference is. p: exact and two-sided for what is
+    right or wrong, of a t-test over questions for the rest.
+    """
+
+    kind: str
+    measure: str
+    one: str
+    other: str
+    difference: Interval | None
+    p: float | None
+    verdict: str
+    holm_p: float | None = None
+
+
+def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
+    """The names of (cost, accuracy) that no other one beats: as cheap and better, or cheaper."""
+    return {
+        name
+        for name, (cost, value) in points.items()
+        if not any(
+            (c <= cost and v >= value) and (c, v) != (cost, value) for c, v in points.values()
+        )
+    }
+
+
+class Judge:
+    """Files of one study against each other, on the same draws of questions and seeds."""
+
+    def __init__(self, files: Mapping[str, File], floor: float, settings: Compare) -> None:
+        """floor: the accuracy of choosing the longest choice."""
+        self.files, self.floor, self.settings = files, floor, settings
+        seeds, questions = max(file.hits.shape for file in files.values())
+        self.draws: dict[int, Resamples] = {
+            count: resample(questions, count, settings.resamples, settings.seed)
+            for count in {1, seeds}
+        }
+
+    def interval(self, values: Array, bounds: tuple[float, float] | None = None) -> Interval | None:
+        """The mean of (seeds, questions) with its interval; None where it cannot be had."""
+        if not np.isfinite(values).all():
+            return None
+        draws = self.draws[len(values)]
+        return mean_interval(values, draws, self.settings.confidence, bounds)
+
+    def accuracy(self, file: File) -> Interval:
+        """A file's accuracy."""
+        found = self.interval(file.hits, (0, 1))
+        assert found is not None
+        return found
+
+    def verdicts(self) -> list[Verdict]:
+        """All questions, corrected over all of them (Holm)."""
+        found = [*self._losses(), *self._survives(), *self._at_equal_bytes()]
+        adjusted = holm([one.p for one in found])
+        level = 1 - self.settings.confidence
+        weaker = {"superior": "non-inferior", "inferior": "inconclusive"}
+        return [
+            replace(one, holm_p=p)
+            if p is not None and p < level
+            else replace(one, holm_p=p, verdict=weaker.get(one.verdict, one.verdict))
+            for one, p in zip(found, adjusted, strict=True)
+        ]
+
+    def _pairs(self) -> Iterator[tuple[File, File]]:
+        """KL and CE of each cell and format."""
+        for file in self.files.values():
+            if file.method == "distill":
+                other = self.files.get(file.name.replace("distill", "finetune", 1))
+                if other is not None:
+                    yield file, other
+
+    def _losses(self) -> Iterator[Verdict]:
+        """KL - CE in each format: accuracy, scaled NLL, size of sets, agreement with F32."""
+        for kl, ce in self._pairs():
+            names = kl.name, ce.name
+            yield self._of_hits("loss", *names, kl.hits, ce.hits, kl, ce)
+            yield self._of_values("loss", "nll_scaled", *names, kl.nll - ce.nll)
+            yield self._of_values("loss", "lac_size", *names, kl.sets - ce.sets)
+            if kl.form != EXACT:
+                gap = self.interval(kl.same - ce.same, (-1, 1))
+                p = paired_test(kl.same, ce.same).p
+                yield Verdict("loss", "agreement", *names, gap, p, verdict(gap, 0))
+
+    def _survives(self) -> Iterator[Verdict]:
+        """The change of KL's lead from F32 to each format."""
+        pairs = {(kl.cell, kl.form): (kl, ce) for kl, ce in self._pairs()}
+        for (cell, form), (kl, ce) in pairs.items():
+            before = pairs.get((cell, EXACT))
+            if form == EXACT or before is None:
+                continue
+            now, then = kl.hits - ce.hits, before[0].hits - before[1].hits
+            names = f"{kl.name} - {ce.name}", f"{before[0].name} - {before[1].name}"
+            yield self._of_hits("lead", *names, now, then, kl, ce)
+
+    def _at_equal_bytes(self) -> Iterator[Verdict]:
+        """Each quantised student against the teacher at its bytes."""
+        teachers = sorted(
+            (file for file in self.files.values() if file.method == "teacher"),
+            key=lambda file: file.bytes,
+        )
+        for file in self.files.values():
+            if file.method not in LOSSES or file.form == EXACT or not teachers:
+                continue
+            nearest = min(teachers, key=lambda one: abs(one.bytes / file.bytes - 1))
+            if abs(nearest.bytes / file.bytes - 1) <= EQUAL:
+                hits = np.broadcast_to(nearest.hits, file.hits.shape)
+                yield self._of_hits(
+                    "bytes", file.name, nearest.name, file.hits, hits, file, nearest
+                )
+                continue
+            below = [one for one in teachers if one.bytes < file.bytes]
+            above = [one for one in teachers if one.bytes > file.bytes]
+            if below and above:
+                yield self._between(file, below[-1], above[0])
+
+    def _between(self, file: File, low: File, high: File) -> Verdict:
+        """A student against the teacher at bytes where there is none: between two of its formats.
+
+        The estimate interpolates the teacher's accuracy over bytes. What a format of that size
+        would have is not known, but that it lies between the two: the interval reaches over those
+        against either, and p is the larger one (an intersection-union test).
+        """
+        share = (file.bytes - low.bytes) / (high.bytes - low.bytes)
+        between = (1 - share) * low.hits + share * high.hits
+        middle = self.interval(file.hits - between, (-1, 1))
+        ends = [self.interval(file.hits - one.hits, (-1, 1)) for one in (low, high)]
+        tests = [
+            paired_test(file.hits, np.broadcast_to(one.hits, file.hits.shape)).p
+            for one in (low, high)
+        ]
+        assert middle is not None
+        known = [end for end in (middle, *ends) if end is not None]
+        lows = [end.low for end in known if end.low is not None]
+        highs = [end.high for end in known if end.high is not None]
+        found = Interval(middle.estimate, min(lows, default=None), max(highs, default=None))
+        agree = (ends[0] and ends[1]) and ends[0].estimate * ends[1].estimate > 0
+        p = max((one for one in tests if one is not None), default=None) if agree else 1.0
+        return Verdict(
+            "bytes",
+            "accuracy",
+            file.name,
+            f"teacher between {low.form} and {high.form}",
+            found,
+            p,
+            self._judged(found, file, low, high),
+        )
+
+    def _of_hits(
+        self, kind: str, one: str, other: str, hits: Array, others: Array, *files: File
+    ) -> Verdict:
+        bounds = (-2.0, 2.0) if kind == "lead" else (-1.0, 1.0)
+        found = self.interval(hits - others, bounds)
+        p = paired_test(hits, others).p
+        return Verdict(kind, "accuracy", one, other, found, p, self._judged(found, *files))
+
+    def _judged(self, found: Interval | None, *files: File) -> str:
+        """At the margin of the study; nothing where no file clearly beats the longest choice."""
+        lows = [self.accuracy(file).low for file in files]
+        if all(low is None or low <= self.floor for low in lows):
+            return "nothing regrew"
+        return verdict(found, self.settings.margin)
+
+    def _of_values(self, kind: str, measure: str, one: str, other: str, gap: Array) -> Verdict:
+        """For a measure of which less is better: superior is less."""
+        found = self.interval(gap)
+        p = None
+        if found is not None and np.ptp(over := gap.mean(axis=0)) > 0:
+            p = float(stats.ttest_1samp(over, 0).pvalue)
+        turned = found and Interval(-found.estimate, *(_minus(x) for x in (found.high, found.low)))
+        return Verdict(kind, measure, one, other, found, p, verdict(turned, 0))
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def frontier_json(
+    files: Mapping[str, File], test: Predictions, settings: Compare
+) -> dict[str, Any]:
+    """Every file with its figures, which lie on the frontier over bytes, and the verdicts."""
+    floor = float(longest_choice(test).mean())
+    judge = Judge(files, floor, settings)
+    accuracy = {name: judge.accuracy(file) for name, file in files.items()}
+    best = pareto({name: (file.bytes, accuracy[name].estimate) for name, file in files.items()})
+    return {
+        "questions": len(test),
+        "accuracy": settings.accuracy,
+        "confidence": settings.confidence,
+        "margin": settings.margin,
+        "chance": rounded(float(chance(test).mean())),
+        "longest_choice": rounded(floor),
+        "files": {
+            name: {
+                "method": file.method,
+                "cell": None if file.cell is None else str(file.cell),
+                "format": file.form,
+                "bytes": file.bytes,
+                "layout": file.layout,
+                "accuracy": as_json(accuracy[name]),
+                "nll_scaled": as_json(judge.interval(file.nll)),
+                "lac_size": as_json(judge.interval(file.sets)),
+                "agreement": as_json(judge.interval(file.same, (0, 1))),
+                "pareto": name in best,
+            }
+            for name, file in files.items()
+        },
+        "verdicts": [
+            {
+                "kind": one.kind,
+                "measure": one.measure,
+                "one": one.one,
+                "other": one.other,
+                "difference": as_json(one.difference),
+                "p": None if one.p is None else rounded(one.p),
+                "holm_p": None if one.holm_p is None else rounded(one.holm_p),
+                "verdict": one.verdict,
+            }
+            for one in judge.verdicts()
+        ],
+    }

@@ -1,0 +1,43 @@
+"""Score the choices of every question in the runtime."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regrow.device.runtime import check_recorded
+from regrow.device.score import check_scores, predictions, score_file
+from regrow.device.tokens import read_asked
+from regrow.evaluate.accuracy import summary
+from regrow.evaluate.predictions import read_predictions, write_predictions
+from regrow.support.files import write_json
+
+
+def main(
+    model: Annotated[Path, typer.Option(help="the GGUF file")],
+    record: Annotated[Path, typer.Option(help="its record")],
+    questions: Annotated[Path, typer.Option(help="the questions in tokens")],
+    study: Annotated[Path, typer.Option(help="the study's own predictions of this model")],
+    check: Annotated[int, typer.Option(help="F32: score so many here; 0 for all")],
+    workers: Annotated[int, typer.Option(help="questions scored side by side")],
+    out: Annotated[Path, typer.Option(help="parquet file to write")],
+    metrics: Annotated[Path, typer.Option(help="JSON file to write")],
+) -> None:
+    """Write the model's predictions by llama.cpp.
+
+    In F32, --check questions are scored and compared with those of transformers, which stand for
+    the rest: the same numbers but for rounding, and two fifths of the time of all formats.
+    """
+    check_recorded(model, record)
+    asked, known = read_asked(questions), read_predictions(study)
+    form = json.loads(record.read_text(encoding="utf-8"))["format"]
+    if form == "F32" and check:
+        check_scores(score_file(model, asked[:check], workers), asked, known, model)
+        by_id = dict(zip(known.ids, known.log_probs, strict=True))
+        scores = [list(by_id[question.id]) for question in asked]
+    else:
+        scores = score_file(model, asked, workers)
+    found = predictions(asked, scores, known)
+    write_predictions(out, found)
+    write_json(metrics, summary(found))

@@ -1,0 +1,45 @@
+"""Put the calibration and test questions into tokens, for the runtime."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regrow.device.tokens import Asked, write_asked
+from regrow.evaluate.predictions import SPLITS
+from regrow.model.folders import load_tokenizer
+from regrow.model.trees import build_trees
+from regrow.support.files import replacing
+from regrow.tasks.prompts import Format, context, continuations
+from regrow.tasks.questions import read_labels, read_questions
+
+
+def main(
+    tokenizer: Annotated[Path, typer.Option(help="a model folder with the tokenizer")],
+    questions: Annotated[Path, typer.Option(help="the folder of question files")],
+    labels: Annotated[Path, typer.Option(help="the folder of label files")],
+    prompt_format: Annotated[Format, typer.Option(help="as prompt.format")],
+    out: Annotated[Path, typer.Option(help="JSONL file to write")],
+) -> None:
+    """Tokenize every context and choice once, for all files that are scored."""
+    loaded = load_tokenizer(tokenizer)
+    found = []
+    for split in SPLITS:
+        asked = read_questions(questions / f"{split}.jsonl")
+        answers = read_labels(labels / f"{split}.jsonl", asked)
+        trees = build_trees(loaded, asked, prompt_format)
+        for question, answer, tree in zip(asked, answers, trees, strict=True):
+            choices = continuations(question, prompt_format)
+            found.append(
+                Asked(
+                    id=question.id,
+                    split=split,
+                    answer=answer,
+                    texts=[context(question, prompt_format) + choice for choice in choices],
+                    context=tree.context,
+                    branches=tree.branches,
+                    characters=[len(choice) - 1 for choice in choices],
+                )
+            )
+    with replacing(out) as beside:
+        write_asked(beside, found)
