@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from statsmodels.stats.contingency_tables import mcnemar
 
 from conftest import ROOT
-from regrow.compare.controls import as_markdown
+from regrow.compare.controls import as_markdown, read_settings
+from regrow.compare.evidence import gather
+from regrow.compare.tables import paired_json
 from regrow.evaluate.accuracy import right
 from regrow.evaluate.predictions import write_predictions
+from regrow.support.files import write_json
 from simulated import simulated_study, sweep_of
 from tiny_models import regrow
 
@@ -70,6 +74,7 @@ def test_contrasts_are_paired_differences_with_exact_tests(results, monkeypatch)
         (("{study: base, runs: [dist", "{study: base, rums: [dist"), ["arms.KL.rums"]),
         (("study: other", "study: none"), ["none/predictions", "does not exist"]),
         (("arms:", "arms: ["), ["controls.yaml is not YAML"]),
+        (("runs: [distill/l2-0.2-600-0]", "runs: []"), ["arms.KL.runs", "at least 1"]),
     ],
 )
 def test_a_fault_is_one_sentence(results, monkeypatch, change, words) -> None:
@@ -84,3 +89,38 @@ def test_other_questions_are_refused(results, monkeypatch) -> None:
     other = simulated_study(sweep_of((0.2,)), test=149, seed=1)["finetune/l2-0.2-600-0"]
     write_predictions(results / "other/predictions/finetune/l2-0.2-600-0.parquet", other)
     assert "differ in ids" in str(run(monkeypatch, results))
+
+
+def test_no_arm_is_one_sentence(results, monkeypatch) -> None:
+    (results / "controls.yaml").write_text("arms: {}\ncontrasts: []\n", encoding="utf-8")
+    message = run(monkeypatch, results)
+    assert "controls.yaml: arms: " in str(message) and "at least 1" in str(message)
+
+
+def test_results_of_another_schema_are_read(results, monkeypatch) -> None:
+    params = yaml.safe_load((results / "base/params.yaml").read_text("utf-8"))
+    params["prune"]["score"] = "l2"  # once a key
+    del params["sweep"]["score"], params["data"]["held_out"]  # once none
+    for name in ("primary", "secondary"):
+        del params["compare"][name]
+    params["compare"]["of_tomorrow"] = 1
+    (results / "base/params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert run(monkeypatch, results) == 0
+    params["compare"]["resamples"] = "many"
+    (results / "base/params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    assert "base/params.yaml: compare: resamples" in str(run(monkeypatch, results))
+
+
+def test_a_cell_has_the_same_adjusted_p_as_in_its_study(results, monkeypatch) -> None:
+    sweep, settings = sweep_of((0.2,)), read_settings(results / "base/params.yaml")
+    study = simulated_study(sweep, test=150, gain=0.6, seed=1)
+    paired = paired_json(gather(study, sweep, settings))
+    paired["sweep"]["l2-0.2-600"] |= {"holm_p": 0.1234}
+    path = results / "base/metrics/compare/paired.json"
+    write_json(path, paired)
+    assert run(monkeypatch, results) == 0
+    first, second = json.loads((results / "controls.json").read_text("utf-8"))["contrasts"]
+    assert first["p"] == paired["sweep"]["l2-0.2-600"]["p"]
+    assert first["holm_p"] == 0.1234
+    assert first["verdict"] == paired["sweep"]["l2-0.2-600"]["verdict"]
+    assert second["holm_p"] is None

@@ -5,9 +5,14 @@ from typing import Annotated
 
 import typer
 
-from regrow.compare.controls import as_markdown, controls_json, read_answers, read_controls
+from regrow.compare.controls import (
+    as_markdown,
+    controls_json,
+    read_answers,
+    read_controls,
+    read_settings,
+)
 from regrow.support.files import write_json
-from regrow.support.params import read_params
 
 
 def main(
@@ -17,7 +22,7 @@ def main(
 ) -> None:
     """Write every contrast's paired difference, and print them as Markdown tables."""
     asked = read_controls(controls)
-    params = read_params(results / next(iter(asked.arms.values())).study / "params.yaml")
-    found = controls_json(asked, read_answers(results, asked, params.compare), params.compare)
+    settings = read_settings(results / next(iter(asked.arms.values())).study / "params.yaml")
+    found = controls_json(results, asked, read_answers(results, asked, settings), settings)
     write_json(out, found)
     print(as_markdown(found))

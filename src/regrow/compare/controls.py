@@ -4,6 +4,7 @@ A study varies one thing against another, such as the labels of cross-entropy. I
 the same questions, so that two runs of two studies are paired as two of one study are.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Array, as_json, mean_interval, resample
+from regrow.compare.bootstrap import Array, Interval, as_json, mean_interval, resample
 from regrow.compare.significance import holm, paired_test, verdict
 from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
@@ -69,11 +70,7 @@ def read_controls(path: Path) -> Controls:
     try:
         controls = Controls.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}"
-            for fault in error.errors()
-        )
-        raise UserError(f"{path}: {faults}") from None
+        raise UserError(f"{path}: {_faults(error)}") from None
     for contrast in controls.contrasts:
         for name in (contrast.arm, contrast.other):
             if name not in controls.arms:
@@ -82,6 +79,25 @@ def read_controls(path: Path) -> Controls:
                     f"{path}: contrasts names the arm {name!r}, but arms holds only {known}"
                 )
     return controls
+
+
+def read_settings(path: Path) -> Compare:
+    """The section `compare` of a study's params.yaml, which may be older than today's schema.
+
+    What this schema does not know is left out, and the cells that a study named before its run are
+    not needed here.
+    """
+    values = read_yaml(path, "name a folder of results")
+    section = values.get("compare")
+    known = {
+        key: value
+        for key, value in (section if isinstance(section, dict) else {}).items()
+        if key in Compare.model_fields
+    }
+    try:
+        return Compare.model_validate(known | {"primary": [], "secondary": []})
+    except ValidationError as error:
+        raise UserError(f"{path}: compare: {_faults(error)}") from None
 
 
 def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[str, Tested]:
@@ -114,39 +130,42 @@ def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[s
 
 
 def controls_json(
-    controls: Controls, answers: Mapping[str, Tested], settings: Compare
+    results: Path, controls: Controls, answers: Mapping[str, Tested], settings: Compare
 ) -> dict[str, Any]:
     """Each arm's accuracy and NLL, and each contrast's paired difference, with intervals.
 
-    `p` is McNemar's exact one (two-sided), `holm_p` adjusted for all contrasts; null where it
-    cannot be had. `verdict` is that of the accuracy at the margin `compare.margin`, superior only
-    where it holds among all contrasts.
+    `p` is McNemar's exact one (two-sided); null where it cannot be had. A contrast of the two
+    losses at a cell of one study has the `holm_p` and the `verdict` that this study gives it; the
+    others are one family.
     """
     contrasts = [_contrast(contrast, answers, settings) for contrast in controls.contrasts]
-    adjusted = holm([contrast["p"] for contrast in contrasts])
-    for contrast, holm_p in zip(contrasts, adjusted, strict=True):
-        contrast["holm_p"] = None if holm_p is None else rounded(holm_p)
-        if contrast["verdict"] == "superior" and (
-            holm_p is None or holm_p >= 1 - settings.confidence
-        ):
-            contrast["verdict"] = "non-inferior"
-    questions = next(iter(answers.values())).right.shape[1]
+    judged = [_of_study(results, controls, contrast) for contrast in controls.contrasts]
+    family = [index for index, found in enumerate(judged) if found is None]
+    for index, holm_p in zip(family, holm([contrasts[i]["p"] for i in family]), strict=True):
+        contrast = contrasts[index]
+        ends = Interval(*contrast["accuracy"].values())
+        clear = holm_p is not None and holm_p < 1 - settings.confidence
+        judged[index] = {
+            "holm_p": None if holm_p is None else rounded(holm_p),
+            "verdict": verdict(ends, settings.margin, clear),
+        }
+    arms = {
+        name: {
+            "study": controls.arms[name].study,
+            "runs": controls.arms[name].runs,
+            "retention": rounded(found.retention),
+            "accuracy": _interval(found.right, settings, (0, 1)),
+            "nll": _interval(found.nll, settings),
+        }
+        for name, found in answers.items()
+    }
     return {
-        "questions": questions,
+        "questions": next(iter(answers.values())).right.shape[1],
         "accuracy": settings.accuracy,
         "confidence": settings.confidence,
         "margin": settings.margin,
-        "arms": {
-            name: {
-                "study": controls.arms[name].study,
-                "runs": controls.arms[name].runs,
-                "retention": rounded(found.retention),
-                "accuracy": _interval(found.right, settings, (0, 1)),
-                "nll": _interval(found.nll, settings),
-            }
-            for name, found in answers.items()
-        },
-        "contrasts": contrasts,
+        "arms": arms,
+        "contrasts": [one | (two or {}) for one, two in zip(contrasts, judged, strict=True)],
     }
 
 
@@ -159,24 +178,39 @@ def _contrast(
             f"{contrast.arm} and {contrast.other} have {len(arm.right)} and {len(other.right)} "
             "runs; a paired difference takes as many of each"
         )
-    gap = arm.right - other.right
-    draws = resample(gap.shape[1], len(gap), settings.resamples, settings.seed)
-    found = mean_interval(gap, draws, settings.confidence, (-1, 1))
     p = paired_test(arm.right, other.right).p
     return {
         "question": contrast.question,
         "arm": contrast.arm,
         "other": contrast.other,
-        "accuracy": as_json(found),
+        "accuracy": _interval(arm.right - other.right, settings, (-1, 1)),
         "nll": _interval(arm.nll - other.nll, settings),
         "p": None if p is None else rounded(p),
-        "verdict": verdict(found, settings.margin),
     }
+
+
+def _of_study(results: Path, controls: Controls, contrast: Contrast) -> dict[str, Any] | None:
+    """What a study says of KL - CE at a cell of its own; None of another contrast."""
+    arm, other = controls.arms[contrast.arm], controls.arms[contrast.other]
+    path = results / arm.study / "metrics" / "compare" / "paired.json"
+    if arm.study != other.study or not path.is_file():
+        return None
+    for cell, found in json.loads(path.read_text(encoding="utf-8"))["sweep"].items():
+        cells = [{run.rpartition("-")[0] for run in one.runs} for one in (arm, other)]
+        if cells == [{f"distill/{cell}"}, {f"finetune/{cell}"}]:
+            return {"holm_p": found["holm_p"], "verdict": found["verdict"]}
+    return None
 
 
 def _interval(values: Array, settings: Compare, bounds: tuple[float, float] | None = None) -> Any:
     draws = resample(values.shape[1], len(values), settings.resamples, settings.seed)
     return as_json(mean_interval(values, draws, settings.confidence, bounds))
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in error.errors()
+    )
 
 
 def as_markdown(found: Mapping[str, Any]) -> str:
@@ -200,14 +234,9 @@ def as_markdown(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _text(
-    ends: Mapping[str, float | None] | None, scale: float, digits: int, sign: str = ""
-) -> str:
-    if ends is None or ends["estimate"] is None:
-        return "cannot say"
+def _text(ends: Mapping[str, float | None], scale: float, digits: int, sign: str = "") -> str:
     number, *rest = (
-        None if ends[name] is None else f"{scale * float(ends[name] or 0):{sign}.{digits}f}"
-        for name in ("estimate", "low", "high")
+        None if end is None else f"{scale * end:{sign}.{digits}f}" for end in ends.values()
     )
     return f"{number} [{', '.join(map(str, rest))}]" if None not in rest else f"{number}"
 

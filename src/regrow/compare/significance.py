@@ -61,22 +61,23 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def verdict(difference: Interval | None, margin: float) -> str:
+def verdict(difference: Interval | None, margin: float, clear: bool = True) -> str:
     """What the interval of a difference (one minus other) says at a margin, both in accuracy.
 
     `superior`: all above 0. `non-inferior`: all above -margin. `inferior`: all below -margin.
     `inconclusive`: none of these. `cannot say`: there is no interval. With a 95 % interval the
     claim of non-inferiority is a one-sided test at 2.5 % (Piaggio et al. 2012, JAMA 308).
+
+    clear: whether the paired test is significant among all of its family. If not, neither is
+    ahead: `superior` becomes `non-inferior`, and `inferior` `inconclusive`.
     """
     if difference is None or difference.low is None or difference.high is None:
         return "cannot say"
-    if difference.low > 0:
+    if difference.low > 0 and clear:
         return "superior"
     if difference.low > -margin:
         return "non-inferior"
-    if difference.high < -margin:
-        return "inferior"
-    return "inconclusive"
+    return "inferior" if difference.high < -margin and clear else "inconclusive"
 
 
 def detectable(difference: Sample, confidence: float) -> float | None:

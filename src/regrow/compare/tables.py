@@ -102,10 +102,8 @@ def cell_verdict(evidence: Evidence, cell: CellEvidence) -> str:
         return NOT_TESTABLE
     settings = evidence.settings
     interval = evidence.interval("accuracy", cell.difference("accuracy"), paired=True)
-    found = verdict(interval, settings.margin)
-    if cell.holm_p is None or cell.holm_p >= 1 - settings.confidence:
-        return {"superior": "non-inferior", "inferior": "inconclusive"}.get(found, found)
-    return found
+    clear = cell.holm_p is not None and cell.holm_p < 1 - settings.confidence
+    return verdict(interval, settings.margin, clear)
 
 
 def summary_json(evidence: Evidence) -> dict[str, float]:
