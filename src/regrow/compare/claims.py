@@ -34,10 +34,12 @@ class Claim:
     why: str
 
 
-def claims(evidence: Evidence) -> dict[str, Claim]:
+def claims(evidence: Evidence, equal: str) -> dict[str, Claim]:
     """The claims of Sander et al. 2025 (arXiv 2505.18166) by name, judged on the test split.
 
     Each by the cells that count: those in which a student regrew something (`CellEvidence`).
+
+    equal: what trainings on more questions have in common with those on fewer, `epochs` or `steps`.
     """
     largest = max(cell.place.train_size for cell in evidence.cells)
     counted = [cell for cell in evidence.cells if cell.regrew]
@@ -60,7 +62,7 @@ def claims(evidence: Evidence) -> dict[str, Claim]:
             -1,
         ),
     ):
-        found[name] = _data_scaling(evidence, counted, measure, words, sign)
+        found[name] = _data_scaling(evidence, counted, measure, words, sign, equal)
     for name, measure in (
         ("better_nll", "nll"),
         ("better_nll_scaled", "nll_scaled"),
@@ -79,10 +81,10 @@ def claims(evidence: Evidence) -> dict[str, Claim]:
     return found
 
 
-def claims_json(evidence: Evidence) -> dict[str, Any]:
+def claims_json(evidence: Evidence, equal: str = "epochs") -> dict[str, Any]:
     """`claims.json`: the claims by name; a number that cannot be had is null."""
     found: dict[str, Any] = {}
-    for name, claim in claims(evidence).items():
+    for name, claim in claims(evidence, equal).items():
         caveat = (
             " One seed: the noise of training is not in the interval."
             if claim.interval is not None and len(evidence.seeds) == 1
@@ -177,7 +179,12 @@ def position(low: float, high: float) -> tuple[str, str]:
 
 
 def _data_scaling(
-    evidence: Evidence, cells: Sequence[CellEvidence], measure: str, says: str, sign: int
+    evidence: Evidence,
+    cells: Sequence[CellEvidence],
+    measure: str,
+    says: str,
+    sign: int,
+    equal: str,
 ) -> Claim:
     """A difference of differences: KL - CE with the most train questions less that with the fewest.
 
@@ -203,7 +210,10 @@ def _data_scaling(
         ]
         return evidence.interval(measure, average(changes), paired=True)
 
-    quantity = f"{MEASURES[measure].label}, KL - CE, at {many:,} - at {few:,} train questions"
+    quantity = (
+        f"{MEASURES[measure].label}, KL - CE, at {many:,} - at {few:,} train questions and equal "
+        f"{equal}"
+    )
     if not pairs:
         return Claim(says, quantity, unit, None, NOT_TESTABLE, NOTHING)
     lead = average([most.difference(measure) - least.difference(measure) for most, least in pairs])

@@ -1,6 +1,6 @@
 """One study's predictions → every measure of every model, with the draws that make intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -79,7 +79,9 @@ class Evidence:
         return [self.models[name] for name in cell.place.runs(method, self.seeds)]
 
 
-def gather(study: Study, sweep: Sweep, settings: Compare) -> Evidence:
+def gather(
+    study: Study, sweep: Sweep, settings: Compare, measures: Collection[str] = MEASURES
+) -> Evidence:
     """Every measure of every model on the test split, on the same draws of questions and seeds.
 
     Conformal sets are calibrated on the calibration split, whose questions are resampled too.
@@ -99,7 +101,7 @@ def gather(study: Study, sweep: Sweep, settings: Compare) -> Evidence:
             pruned=models[f"pruned/{rest.rsplit('-', 2)[0]}"] if loss in LOSSES else None,
         )
     measured = {
-        name: {measure: found for measure, of in MEASURES.items() if (found := of(model))}
+        name: {measure: found for measure in measures if (found := MEASURES[measure](model))}
         for name, model in models.items()
     }
 

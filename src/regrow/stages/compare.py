@@ -25,6 +25,7 @@ def main(
     """Compare the losses over the sweep that params.yaml names."""
     params = read_params()
     settings = params.compare
+    equal = "steps" if params.training.steps else "epochs"
     study = read_study(predictions, params.sweep)
 
     # Matplotlib takes a second to load, which whoever lacks predictions need not wait.
@@ -49,7 +50,7 @@ def main(
         write_json(folder / "comparison.json", comparison)
         write_json(folder / "measures.json", measures_json(evidence))
         write_json(folder / "paired.json", paired_json(evidence))
-        write_json(folder / "claims.json", claims_json(evidence))
+        write_json(folder / "claims.json", claims_json(evidence, equal))
         if transfer:
             write_json(folder / "transfer.json", transfer)
     write_json(summary, summary_json(evidence))
