@@ -21,7 +21,6 @@ from regrow.compare.uncertainty import (
     conformal_sets,
     conformal_thresholds,
     gold_scores,
-    ratio,
     reliability,
     risk_by_coverage,
     selective_risk,
@@ -153,12 +152,6 @@ def test_counts_equal_the_questions_taken_that_often(
         calibration_error(levels[taken], hits[taken], bins)[0]
     )
     assert aurc(levels, hits, counts)[0] == pytest.approx(aurc(levels[taken], hits[taken])[0])
-    wanted = ratio(levels[taken], hits[taken])[0]
-    assert ratio(levels, hits, counts)[0] == pytest.approx(wanted, nan_ok=True)
-    if hits[taken].any():
-        assert wanted == pytest.approx(levels[taken][hits[taken] == 1].mean())
-    else:
-        assert np.isnan(wanted)
 
 
 def test_equal_confidences_are_one_bin_in_expectation() -> None:

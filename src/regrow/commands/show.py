@@ -1,7 +1,7 @@
-"""Print the comparison as a table, and name the figures."""
+"""Print the comparison and the claims as tables, and name the figures."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,31 +10,37 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from regrow.report.words import LABELS, NOTHING_REGREW, estimate, interval, notes
+from regrow.report.words import LABELS, NOTHING_REGREW, estimate, interval, markdown, notes
 from regrow.support.errors import UserError
 
-STUDENTS = {method: label for method, label in LABELS.items() if method != "teacher"}
+HEAD = ("Sparsity", "Retention", "Method", "Accuracy, %", "KL - CE, points")
+CLAIMS = ("The paper's claim", "Estimate here", "Verdict")
 
 
 def main(
     metrics: Annotated[Path, typer.Option(help="The folder of numbers that `compare` wrote.")],
     plots: Annotated[Path, typer.Option(help="The folder of its figures.")],
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
 ) -> None:
     """Print every method's accuracy, the difference KL - CE with intervals, and the claims."""
     comparison = read(metrics / "comparison.json", "sweep")
     paired = read(metrics / "paired.json", "sweep")
-    judged = read(metrics / "claims.json", "kl_matches_ce")
     for name, cell in comparison["sweep"].items():
         cell["regrew"] = paired["sweep"][name]["regrew"]
-    if markdown:
-        print(as_markdown(comparison), claims_as_markdown(judged), sep="\n\n")
+    judged = [
+        [claim["claim"], f"{claim['quantity']}: {estimate(claim)}", claim["verdict"], claim["why"]]
+        for claim in read(metrics / "claims.json", "kl_matches_ce").values()
+    ]
+    if as_markdown:
+        for title, rows in accuracies(comparison):
+            print(f"{title[0].upper()}{title[1:]}:\n\n{markdown(HEAD, rows)}\n")
+        print(markdown((*CLAIMS, "Why, and what it would take"), judged))
         return
     console = Console(highlight=False)
-    for shown in tables(comparison):
-        console.print(shown)
+    for title, rows in accuracies(comparison):
+        console.print(table(title, HEAD, rows))
     console.print(notes(comparison), style="dim")
-    console.print(claims_table(judged))
+    console.print(table("The paper's claims", CLAIMS, [row[:3] for row in judged], wrap=2))
     for path in sorted([*plots.rglob("*.png"), *plots.rglob("*.svg")]):
         console.print(path.as_posix(), soft_wrap=True)
 
@@ -50,104 +56,41 @@ def read(path: Path, key: str) -> dict[str, Any]:
     raise UserError(f"{path} is missing or not what `compare` writes; run `dvc repro` to make it")
 
 
-def tables(comparison: dict[str, Any]) -> Iterator[Table]:
-    """A table a score and train size: a row a method, grouped by sparsity; accuracy in percent."""
+def accuracies(comparison: dict[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
+    """A title for each score and train size, and a row under `HEAD` for each method of its cells.
+
+    Where no student clearly beats the floor, the difference says so instead.
+    """
     cells_of: dict[str, list[dict[str, Any]]] = {}
     for cell in comparison["sweep"].values():
         title = f"pruned by {cell['score']}, {cell['train_size']:,} train questions"
         cells_of.setdefault(title, []).append(cell)
     for title, cells in cells_of.items():
-        yield table(title, cells)
+        rows = [["0", "100.0 %", "teacher", interval(cells[0]["teacher"]), ""]]
+        for cell in cells:
+            gap = interval(cell["difference"], "+") if cell["regrew"] else NOTHING_REGREW
+            size = [f"{cell['sparsity']:g}", f"{100 * cell['retention']:.1f} %"]
+            for method in ("pruned", "finetune", "distill"):
+                place = size if method == "pruned" else ["", ""]
+                last = gap if method == "distill" else ""
+                rows.append([*place, LABELS[method], interval(cell[method]), last])
+        yield title, rows
 
 
-def table(title: str, cells: list[dict[str, Any]]) -> Table:
-    """The teacher, then the methods of each cell."""
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], wrap: int = 0) -> Table:
+    """A table whose first `wrap` columns share the width; a new section where a row says where."""
     shown = Table(
         title=title,
         title_justify="left",
         title_style="bold",
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=(0, 1, int(wrap > 0), 0),
         pad_edge=False,
     )
-    for heading in ("Sparsity", "Retention"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for heading in ("Method", "Accuracy, %", "KL - CE, points"):
-        shown.add_column(heading, no_wrap=True)
-    shown.add_row("0", "100.0 %", "teacher", interval(cells[0]["teacher"]), "")
-    for cell in cells:
-        shown.add_section()
-        for method, label in STUDENTS.items():
-            first = method == "pruned"
-            shown.add_row(
-                f"{cell['sparsity']:g}" if first else "",
-                f"{100 * cell['retention']:.1f} %" if first else "",
-                label,
-                interval(cell[method]),
-                difference(cell) if method == "distill" else "",
-            )
+    for place, heading in enumerate(head):
+        shown.add_column(heading, ratio=1 if place < wrap else None, no_wrap=place >= wrap)
+    for row in rows:
+        if row[0] and not wrap:
+            shown.add_section()
+        shown.add_row(*row)
     return shown
-
-
-def difference(cell: dict[str, Any]) -> str:
-    """KL - CE, or what there is instead where no student clearly beats the floor."""
-    return interval(cell["difference"], "+") if cell["regrew"] else NOTHING_REGREW
-
-
-def as_markdown(comparison: dict[str, Any]) -> str:
-    """The comparison as one Markdown table, a row a method."""
-    cells = list(comparison["sweep"].values())
-    rows = [("", "", "0", "100.0 %", "teacher", interval(cells[0]["teacher"]), "")]
-    for cell in cells:
-        rows += [
-            (
-                cell["score"],
-                f"{cell['train_size']:,}",
-                f"{cell['sparsity']:g}",
-                f"{100 * cell['retention']:.1f} %",
-                label,
-                interval(cell[method]),
-                difference(cell) if method == "distill" else "",
-            )
-            for method, label in STUDENTS.items()
-        ]
-    return "\n".join(
-        [
-            "| Score | Train size | Sparsity | Retention | Method | Accuracy, % | KL - CE |",
-            "|---|---:|---:|---:|---|---|---|",
-            *(f"| {' | '.join(row)} |" for row in rows),
-        ]
-    )
-
-
-def claims_table(judged: dict[str, Any]) -> Table:
-    """One row a claim: what the paper says, what was estimated, and what follows."""
-    shown = Table(
-        title="The paper's claims",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 1, 0),
-        pad_edge=False,
-    )
-    shown.add_column("Claim", ratio=1)
-    shown.add_column("Estimate here", ratio=1)
-    shown.add_column("Verdict", no_wrap=True)
-    for claim in judged.values():
-        shown.add_row(claim["claim"], f"{claim['quantity']}: {estimate(claim)}", claim["verdict"])
-    return shown
-
-
-def claims_as_markdown(judged: dict[str, Any]) -> str:
-    """The claims as one Markdown table, with the reasons."""
-    return "\n".join(
-        [
-            "| The paper's claim | Estimate here | Verdict | Why, and what it would take |",
-            "|---|---|---|---|",
-            *(
-                f"| {claim['claim']} | {claim['quantity']}: {estimate(claim)} "
-                f"| **{claim['verdict']}** | {claim['why']} |"
-                for claim in judged.values()
-            ),
-        ]
-    )

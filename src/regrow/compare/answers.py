@@ -1,4 +1,4 @@
-"""One model's answers as arrays, on the scores that decide between the choices."""
+"""One model's answers as arrays, on the scores that decide between the choices, and its draws."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import entr, log_softmax
 
-from regrow.compare.bootstrap import Array
+from regrow.compare.bootstrap import Array, Counts, Resamples, Sample, interval_of, mean_sample
 from regrow.evaluate.accuracy import chosen, log_distribution
 from regrow.evaluate.predictions import Predictions
 from regrow.evaluate.ranking import Normalisation
@@ -131,3 +131,70 @@ def fitted_temperature(answers: Answers) -> float | None:
     while slope(high) < 0:
         high *= 2
     return float(1 / brentq(slope, 0, high, xtol=1e-14, rtol=1e-12))
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model's answers, and what its measures stand on.
+
+    test, held: its answers to the test and the calibration questions.
+    draws: of test questions and seeds. held_draws: of calibration questions, independent of
+    those; None takes them as they are.
+    teacher, pruned: those that it is measured by; a model has no teacher if it is the teacher, and
+    no pruned one unless it is a student.
+    raw: the same on summed log-probabilities, where accuracy is decided by another rule.
+    """
+
+    test: Answers
+    held: Answers
+    draws: Resamples
+    held_draws: Counts | None
+    confidence: float
+    teacher: "Model | None" = None
+    pruned: "Model | None" = None
+    raw: "Model | None" = None
+
+    @cached_property
+    def temperature(self) -> float | None:
+        """The one that fits the calibration questions; see `fitted_temperature`."""
+        return fitted_temperature(self.held)
+
+    @cached_property
+    def scaled(self) -> Answers | None:
+        """The test answers at that temperature; None where there is none or it is 0.
+
+        The temperature is fitted once: its own noise, that of one number, is not in the draws.
+        """
+        return self.test.at(self.temperature) if self.temperature else None
+
+    def mean(self, values: Array) -> Sample:
+        """The mean of values of test questions, with its draws."""
+        return mean_sample(values[None], self.draws)
+
+    def ratio(self, values: Array, weights: Array) -> Sample:
+        """The mean of `values` weighted by `weights`; NaN where these are all 0."""
+        top, below = self.mean(values * weights), self.mean(weights)
+        with np.errstate(invalid="ignore"):
+            return Sample(
+                top.estimate / below.estimate if below.estimate else np.nan, top.draws / below.draws
+            )
+
+    def share(self, part: Sample, whole: Sample) -> Sample:
+        """`part` over `whole`, which has an interval only where that of `whole` lies above 0.
+
+        A ratio has no useful interval where its denominator may be zero (Fieller 1954, Journal of
+        the Royal Statistical Society B 16).
+        """
+        draws = np.full_like(whole.draws, np.nan)
+        cost = interval_of(whole, self.confidence)
+        if cost is None or whole.estimate <= 0:
+            return Sample(np.nan, draws)
+        if cost.low is not None and cost.low > 0:
+            safe = whole.draws > 0
+            draws[safe] = part.draws[safe] / whole.draws[safe]
+        return Sample(part.estimate / whole.estimate, draws)
+
+    @property
+    def missing(self) -> Sample:
+        """What the data cannot give."""
+        return Sample(np.nan, np.full(len(self.draws.questions), np.nan))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from regrow.support.files import rounded
 
 Array = NDArray[np.float64]
+Counts = NDArray[np.integer]
 CHUNK = 4_000_000  # resampled indices held at once: 32 MB, whatever the number of questions
 
 

@@ -211,35 +211,3 @@ def _faults(error: ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in error.errors()
     )
-
-
-def as_markdown(found: Mapping[str, Any]) -> str:
-    """The arms and the contrasts as two Markdown tables."""
-    lines = ["| Arm | Accuracy, % | NLL, nats |", "|---|---|---|"]
-    lines += [
-        f"| {name} | {_text(arm['accuracy'], 100, 1)} | {_text(arm['nll'], 1, 2)} |"
-        for name, arm in found["arms"].items()
-    ]
-    lines += [
-        "",
-        "| Question | Difference | Accuracy, points | NLL, nats | p (Holm) | Verdict |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {contrast['question']} | {contrast['arm']} - {contrast['other']} "
-        f"| {_text(contrast['accuracy'], 100, 1, '+')} | {_text(contrast['nll'], 1, 2, '+')} "
-        f"| {_p(contrast['p'])} ({_p(contrast['holm_p'])}) | {contrast['verdict']} |"
-        for contrast in found["contrasts"]
-    ]
-    return "\n".join(lines)
-
-
-def _text(ends: Mapping[str, float | None], scale: float, digits: int, sign: str = "") -> str:
-    number, *rest = (
-        None if end is None else f"{scale * end:{sign}.{digits}f}" for end in ends.values()
-    )
-    return f"{number} [{', '.join(map(str, rest))}]" if None not in rest else f"{number}"
-
-
-def _p(value: float | None) -> str:
-    return "cannot say" if value is None else f"{value:.2g}"

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from regrow.compare.answers import Answers
+from regrow.compare.answers import Answers, Model
 from regrow.compare.bootstrap import (
+    Counts,
     Interval,
     Resamples,
     Sample,
@@ -15,10 +16,9 @@ from regrow.compare.bootstrap import (
     over_seeds,
     resample,
 )
-from regrow.compare.measures import MEASURES, Model
+from regrow.compare.measures import MEASURES
 from regrow.compare.significance import Paired, holm, paired_test
 from regrow.compare.study import LOSSES, Cell, Study, cells_of, check_study, run_names
-from regrow.compare.uncertainty import Counts
 from regrow.evaluate.accuracy import chance, longest_choice
 from regrow.evaluate.predictions import Predictions
 from regrow.evaluate.ranking import Normalisation

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import CHUNK, Array
+from regrow.compare.bootstrap import CHUNK, Array, Counts
 
-Counts = NDArray[np.integer]
 Score = Literal["lac", "aps"]
 SCORES: tuple[Score, ...] = ("lac", "aps")
 TIE = 12  # decimals: confidences closer than this are equal, so that rounding breaks no tie
@@ -106,19 +105,6 @@ def selective_risk(
 
     both = _in_chunks(one, counts, len(confidences))
     return both[:, 0], both[:, 1]
-
-
-def ratio(values: Array, weights: Array, counts: Counts | None = None) -> Array:
-    """The mean of `values` weighted by `weights`, both (questions,): shape (draws,).
-
-    NaN for a draw whose weights are all zero, as the entropy on wrong answers where none is wrong.
-    """
-    taken = (_once(len(values)) if counts is None else counts).astype(np.float64)
-    below = taken @ weights
-    with np.errstate(invalid="ignore"):
-        return np.asarray(
-            np.where(below > 0, taken @ (values * weights), np.nan) / below, dtype=np.float64
-        )
 
 
 def conformal_scores(answers: Answers, score: Score) -> Array:
