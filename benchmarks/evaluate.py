@@ -133,7 +133,7 @@ def best(values: Sequence[float]) -> int:
 
 def ours(settings: dict[str, Any]) -> Prepared:
     """This project's scoring, from texts to log-probabilities."""
-    from benchmarks.flops import costs, trees_forward
+    from regrow.plan.flops import costs, trees_forward
     from regrow.evaluate.accuracy import right
     from regrow.evaluate.predictions import Predictions
     from regrow.model.folders import count_parameters, load_model, load_tokenizer

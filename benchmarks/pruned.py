@@ -58,7 +58,7 @@ def prefill(settings: dict[str, Any]) -> Prepared:
     """The dense model and three pruned ones, by turns: all of a run see the same machine."""
     import torch
 
-    from benchmarks.flops import chain_pairs, costs, forward
+    from regrow.plan.flops import chain_pairs, costs, forward
     from regrow.model.folders import empty_model, load_model
     from regrow.model.mlps import find_mlps
     from regrow.model.runtime import fix_runtime

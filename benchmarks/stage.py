@@ -42,9 +42,10 @@ def main() -> None:
 
 
 def write(note: str, found: dict[str, float]) -> None:
-    """Write the note, with the peak of memory."""
+    """Write the note, with the peak of memory; every process of a stage writes one of its own."""
     from benchmarks.machine import peak_memory
 
+    note += os.environ.get("RANK", "")
     with open(note, "w", encoding="utf-8") as file:  # noqa: PTH123, for pathlib takes a moment
         json.dump(found | {"peak_bytes": peak_memory()}, file)
 

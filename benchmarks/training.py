@@ -168,7 +168,7 @@ def size(settings: dict[str, Any]) -> Prepared:
 
 def ours(settings: dict[str, Any]) -> Prepared:
     """This project's trainer, on cross-entropy, on KL, or on KL over the tokens that CE reads."""
-    from benchmarks.flops import costs, trees_forward
+    from regrow.plan.flops import costs, trees_forward
     from regrow.model.folders import load_model
     from regrow.model.runtime import fix_runtime
     from regrow.retrain.order import question_order

@@ -1,0 +1,240 @@
+"""Print what a study takes before it runs: memory, disk, operations, time, and whether it fits."""
+
+import json
+import os
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from regrow.plan.fit import GIBI, Machine, advice
+from regrow.plan.loads import Questions, trees_of
+from regrow.plan.study import Rates, Row, Study, rows
+from regrow.support.errors import UserError
+from regrow.support.files import write_json
+from regrow.support.params import PARAMS_FILE, read_params
+from regrow.support.schema import Compute, Params
+
+TERA = 1e12
+# Operations a second that are stated where none are measured. An H100 does 989 TFLOP/s in
+# bfloat16 at most (its data sheet, without sparsity), of which trainings reach some 40 %.
+STATED = {"cuda": (400 * TERA, 400 * TERA), "cpu": (0.04 * TERA, 0.04 * TERA)}
+START, DISK = 10.0, 0.5e9
+
+
+def main(
+    study: Annotated[Path, typer.Option(help="the study's file")] = PARAMS_FILE,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="devices; without it, compute.processes")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB a device; without it, this machine's")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="TFLOP/s a device; without it, a stated one")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="measure a step and an evaluation on this machine")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="a JSON file to write too")] = None,
+) -> None:
+    """Print what every stage of a study takes, from its configuration and questions alone."""
+    params = read_params(study)
+    if devices is not None and devices != params.compute.processes:
+        asked = {"processes": devices, "shard": devices > 1}
+        params = params.model_copy(update={"compute": params.compute.model_copy(update=asked)})
+    machine = _machine(params.compute, devices, memory)
+    config, named = _configuration(params, study)
+    planned = Study(params, config, _questions(params, study), _stated(params.compute, rate))
+    if measure:
+        from regrow.plan.measure import measured
+
+        planned = replace(planned, rates=measured(planned))
+    found = rows(planned)
+    notes = _notes(planned, machine, named)
+    console = Console(highlight=False, width=None if os.isatty(1) else 140)
+    console.print(_table(study, found, params.compute, machine))
+    for note in notes:
+        console.print(note)
+    if out is not None:
+        write_json(out, _as_json(planned, found, machine, notes))
+
+
+# What is known
+
+
+def _same(params: Params, *sections: str) -> bool:
+    """Whether models/ and data/ are of this study: params.yaml says the same in these sections."""
+    try:
+        here = read_params()
+    except UserError:
+        return False
+    return all(getattr(here, section) == getattr(params, section) for section in sections)
+
+
+def _configuration(params: Params, study: Path) -> tuple[Any, str]:
+    """The model's configuration, and where it is from."""
+    from transformers import AutoConfig
+
+    beside = study.with_suffix(".config.json")
+    if _same(params, "model") and Path("models/base/config.json").is_file():
+        path = Path("models/base/config.json")
+    elif beside.is_file():
+        path = beside
+    else:
+        raise UserError(
+            f"nothing says how large {params.model.source} is: run `dvc repro fetch`, or put its "
+            f"published config.json at {beside}"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        config = AutoConfig.for_model(**values)
+    except Exception as error:  # transformers raises whatever it trips over
+        raise UserError(f"{path} is no configuration of a model: {error}") from error
+    said = values.get("_published")
+    return config, f"{path}{f' ({said})' if said else ''}"
+
+
+def _questions(params: Params, study: Path) -> Questions:
+    """How long the questions are, in tokens."""
+    from regrow.model.folders import load_tokenizer
+    from regrow.model.trees import build_trees
+    from regrow.tasks.questions import read_questions
+
+    beside = study.with_suffix(".lengths.json")
+    train = Path("data/questions/train.jsonl")
+    if _same(params, "model", "data") and train.is_file() and Path("models/base").is_dir():
+        trees = build_trees(
+            load_tokenizer(Path("models/base")), read_questions(train), params.prompt.format
+        )
+        return Questions(trees, f"all {len(trees)} questions of {train}")
+    if not beside.is_file():
+        raise UserError(
+            f"nothing says how long the questions of {params.data.source} are: run "
+            f"`dvc repro fetch questions`, or put a sample of their lengths at {beside}"
+        )
+    try:
+        values = json.loads(beside.read_text(encoding="utf-8"))
+        trees = trees_of(values["lengths"])
+        if not trees or not all(tree.context and all(tree.branches) for tree in trees):
+            raise ValueError("a length is 0")
+        source = str(values["_source"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{beside} holds no lengths of questions: {error}") from error
+    return Questions(trees, f"{beside}, {len(trees)} questions ({source})")
+
+
+def _stated(compute: Compute, rate: float | None) -> Rates:
+    training, inference = STATED["cpu" if compute.device == "cpu" else "cuda"]
+    if compute.device == "cpu":
+        training, inference = training * compute.threads, inference * compute.threads
+    if rate is not None:
+        training = inference = rate * TERA
+    source = "stated" if rate is None else "stated by --rate"
+    return Rates(training, inference, START, DISK, source)
+
+
+def _machine(compute: Compute, devices: int | None, memory: float | None) -> Machine:
+    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if compute.device != "cpu" and memory is None:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("no GPU is here: say with --memory how many GiB one has")
+        memory = torch.cuda.get_device_properties(compute.device).total_memory / GIBI
+    here = host if memory is None else int(memory * GIBI)
+    return Machine(
+        devices or compute.processes, here, here if compute.device == "cpu" else host, _free()
+    )
+
+
+def _free() -> int:
+    return shutil.disk_usage(".").free
+
+
+# What is said
+
+
+def _notes(study: Study, machine: Machine, named: str) -> list[str]:
+    compute, rates = study.compute, study.rates
+    kind = "the machine's memory" if compute.device == "cpu" else f"{machine.devices} device(s)"
+    return [
+        f"Model: {study.params.model.source}; its shapes are from {named}.",
+        f"Questions: {study.questions.source}.",
+        f"Engine: compute.device {compute.device}, dtype {compute.dtype}, mixed_precision "
+        f"{compute.mixed_precision}, processes {compute.processes}, shard {compute.shard}, "
+        f"micro_batch {compute.micro_batch}, checkpointing {compute.checkpointing}; "
+        f"{machine.memory / GIBI:.0f} GiB of {kind}.",
+        f"Rates: {rates.training / TERA:.3g} TFLOP/s a device in training and "
+        f"{rates.inference / TERA:.3g} in forward passes, {rates.start:.0f} s to start, "
+        f"{rates.disk / 1e9:.2g} GB/s of disk ({rates.source}). Downloads are not counted.",
+    ]
+
+
+def _table(study: Path, found: list[Row], compute: Compute, machine: Machine) -> Table:
+    shown = Table(title=str(study), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("Stage", no_wrap=True)
+    shown.add_column("Run", no_wrap=True)
+    for head in ("Runs", "Device, GiB", "Host, GiB", "Disk, GiB", "PFLOP", "Time each"):
+        shown.add_column(head, justify="right", no_wrap=True)
+    shown.add_column("Fits", ratio=1)
+    for row in found:
+        shown.add_row(
+            *(row.stage, row.what, str(row.runs), _gibi(row.device), _gibi(row.host)),
+            *(_gibi(row.disk), f"{row.flops / 1e15:.3g}" if row.flops else ""),
+            *(_time(row.seconds), advice(row, compute, machine) or "yes"),
+        )
+    total = _totals(found)
+    shown.add_section()
+    disk = "yes" if total["disk"] <= machine.disk else f"free {_gibi(total['disk'])} GiB of disk"
+    shown.add_row(
+        *("all, one after the other", "", str(total["runs"]), _gibi(total["device"])),
+        *(_gibi(total["host"]), _gibi(total["disk"]), f"{total['flops'] / 1e15:.3g}"),
+        *(_time(total["seconds"]), disk),
+    )
+    return shown
+
+
+def _totals(found: list[Row]) -> dict[str, Any]:
+    """Of all runs: the most memory; the sum of operations, time and disk, with one state."""
+    return {
+        "runs": sum(row.runs for row in found),
+        "device": max(row.device for row in found),
+        "host": max(row.host for row in found),
+        "disk": sum(row.disk * row.runs for row in found) + max(row.state for row in found),
+        "flops": sum(row.flops * row.runs for row in found),
+        "seconds": sum((row.seconds or 0) * row.runs for row in found),
+    }
+
+
+def _as_json(study: Study, found: list[Row], machine: Machine, notes: list[str]) -> dict[str, Any]:
+    def values(row: Row) -> dict[str, Any]:
+        kept = {part.name: getattr(row, part.name) for part in fields(row) if part.name != "peak"}
+        return kept | {"advice": advice(row, study.compute, machine)}
+
+    return {
+        "notes": notes,
+        "machine": {part.name: getattr(machine, part.name) for part in fields(machine)},
+        "rates": {part.name: getattr(study.rates, part.name) for part in fields(study.rates)},
+        "stages": [values(row) for row in found],
+        "total": _totals(found),
+    }
+
+
+def _gibi(size: int) -> str:
+    return f"{size / GIBI:.2f}" if size else ""
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,184 @@
+"""Peak memory of a training step and of a forward pass, in bytes, from shapes.
+
+What a forward pass keeps for its backward pass is not guessed but asked of torch: one and two
+layers run on fake tensors, which have shapes and no content, and autograd says what it saves.
+docs/scale.md holds predictions beside measurements (`python -m benchmarks.memory`).
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModelForCausalLM
+
+from regrow.plan.shapes import BYTES, Shape
+from regrow.support.schema import Compute
+
+MOMENTS = 2 * 4  # AdamW's, in float32, of each parameter
+LOGITS = 4  # float32, in which losses and scores are made
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a forward pass holds: `rows` of `length` tokens, and logits at `read` of them."""
+
+    rows: int
+    length: int
+    read: int
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, padding too."""
+        return self.rows * self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Bytes that a forward pass keeps: of each layer, and of what lies before and behind them."""
+
+    layer: int
+    outside: int
+
+
+def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> int:
+    """Peak bytes on a device of training steps after the first, which makes AdamW's states.
+
+    The peak lies at the end of the forward pass, with all activations, or at the end of the
+    backward pass, with all gradients.
+
+    Args:
+        shape: the model.
+        load: the largest micro-batch of a rank.
+        compute: its types and processes.
+        accumulated: whether gradients of an earlier micro-batch are there from the start.
+    """
+    own = BYTES[compute.dtype]
+    parts = compute.processes if compute.shard else 1
+    width = 2 if compute.mixed_precision else own
+    saved = saved_bytes(shape.config, load, compute)
+    layers: int = shape.config.num_hidden_layers
+    hidden: int = shape.config.hidden_size
+    kept = saved.layer * layers + saved.outside
+    if compute.checkpointing:
+        kept = load.tokens * hidden * own * layers + saved.outside
+    gradients = shape.parameters * own // parts
+    held = shape.parameters * (own + 2 * own) // parts
+    if compute.mixed_precision and not compute.shard:
+        held += width * shape.outside  # autocast keeps the products' copy of the output matrix
+    gathered = 0
+    if compute.shard:
+        # A layer's weights, those of the next, and its gradient before it is dealt out; and what
+        # lies outside of the layers, which the whole step needs.
+        gathered = 2 * shape.layer * width + shape.layer * own
+        gathered += shape.outside * (width + own)
+    elif compute.processes > 1:
+        gathered = gradients  # DDP's buckets
+    # The gradients of a layer's activations, in the widest place of its MLP.
+    backward = 3 * load.tokens * int(shape.config.intermediate_size) * width
+    if compute.checkpointing:
+        backward += saved.layer
+    output = head_bytes(shape, load, own)
+    at_forward = kept + max(output, backward) + (gradients if accumulated else 0)
+    # A tied matrix gets its gradient twice, of which the second is added at the end.
+    second = shape.embedding * own if shape.tied and not compute.shard else 0
+    at_backward = gradients + saved.layer + max(backward, second)
+    return held + gathered + max(at_forward, at_backward)
+
+
+def inference(shape: Shape, load: Load, compute: Compute, copies: int) -> int:
+    """Peak bytes on a device of a forward pass with no backward pass.
+
+    Args:
+        shape: the model.
+        load: the largest batch.
+        compute: its types and processes.
+        copies: how many float32 copies of the logits live at once.
+    """
+    own = BYTES[compute.dtype]
+    width = 2 if compute.mixed_precision else own
+    hidden, neurons = int(shape.config.hidden_size), int(shape.config.intermediate_size)
+    logits = LOGITS * copies + (width if width < LOGITS else 0)
+    inside = load.tokens * (3 * hidden * own + 3 * neurons * width)
+    behind = load.tokens * hidden * own + load.read * int(shape.config.vocab_size) * logits
+    return shape.parameters * own + max(inside, behind)
+
+
+def head_bytes(shape: Shape, load: Load, own: int) -> int:
+    """Logits of a step, their softmax and their gradient; and the output matrix' own gradient."""
+    return 3 * load.read * int(shape.config.vocab_size) * LOGITS + shape.embedding * own
+
+
+# What autograd saves
+
+
+def saved_bytes(config: Any, load: Load, compute: Compute) -> Saved:
+    """What a forward pass over `load` keeps, from one layer and from two."""
+    one, two = (_saved(_key(config, layers), load, _types(compute)) for layers in (1, 2))
+    return Saved(two - one, 2 * one - two)
+
+
+@dataclass(frozen=True)
+class _Config:
+    """A configuration that can be a key of a cache."""
+
+    text: str
+    config: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Config) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+def _key(config: Any, layers: int) -> _Config:
+    short = copy.deepcopy(config)
+    short.num_hidden_layers = layers
+    if getattr(short, "layer_types", None):
+        short.layer_types = short.layer_types[:layers]
+    return _Config(short.to_json_string(use_diff=False), short)
+
+
+def _types(compute: Compute) -> tuple[str, bool]:
+    """The type of weights, and whether products are in bfloat16."""
+    return compute.dtype, compute.mixed_precision is not None
+
+
+@cache
+def _saved(key: _Config, load: Load, types: tuple[str, bool]) -> int:
+    dtype, mixed = types
+    with FakeTensorMode(), torch.device("cpu"):
+        build: Any = AutoModelForCausalLM.from_config
+        model = build(key.config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        model.train()
+        own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+        tokens = torch.zeros(load.rows, load.length, dtype=torch.int64)
+        sees = torch.ones(load.rows, 1, load.length, load.length, dtype=torch.bool)
+        inside = torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext()
+        with _counting(own) as storages, inside:
+            model.base_model(
+                input_ids=tokens, position_ids=tokens, attention_mask=sees, use_cache=False
+            )
+        return sum(storages.values())
+
+
+@contextmanager
+def _counting(own: set[int]) -> Iterator[dict[int, int]]:
+    """Bytes of every storage that autograd keeps meanwhile, but for the storages `own`."""
+    found: dict[int, int] = {}
+    alive: list[torch.Tensor] = []  # or another storage might get the place of a freed one
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            found[storage._cdata] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield found

@@ -1,0 +1,275 @@
+"""Every stage of a study in numbers: memory, disk, operations and time."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from regrow.model.trees import Positions
+from regrow.plan import memory
+from regrow.plan.flops import trees_forward
+from regrow.plan.loads import (
+    Questions,
+    inference_load,
+    is_accumulated,
+    training_flops,
+    training_load,
+)
+from regrow.plan.shapes import BYTES, Shape, shape_of
+from regrow.prune.removal import kept_count
+from regrow.support.schema import Compute, Params, Training
+
+GIBI = 2**30
+PROCESS = int(0.55 * GIBI)
+"""What a process with torch and transformers takes before it holds a model; measured."""
+CUDA = int(0.6 * GIBI)
+"""What CUDA's context and libraries take of a GPU; stated, not measured."""
+RECORD_TOKENS = 1024
+ACTIVATION_QUESTIONS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast a machine is.
+
+    Attributes:
+        training: operations a second and device of a training step.
+        inference: those of a forward pass.
+        start: seconds until a stage that runs a model has it.
+        disk: bytes a second that a model is read, hashed and written with.
+        source: whether these are stated or measured, and where.
+    """
+
+    training: float
+    inference: float
+    start: float
+    disk: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One or more runs of a stage that take the same.
+
+    Attributes:
+        stage: its name in dvc.yaml.
+        what: which of its runs.
+        runs: how many there are.
+        device: peak bytes on a device, of one run; on a CPU, of a process.
+        host: peak bytes of a process in the machine's own memory.
+        disk: bytes of what one run leaves.
+        state: bytes that an interruption would leave, while it runs.
+        flops: operations of one run.
+        seconds: time of one run, or None where it hangs on the network.
+        peak: bytes on a device beside the process under another `compute`; None without a model.
+    """
+
+    stage: str
+    what: str
+    runs: int
+    device: int
+    host: int
+    disk: int
+    state: int = 0
+    flops: int = 0
+    seconds: float | None = None
+    peak: Callable[[Compute], int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is known of a study: its parameters, its model's configuration, its questions."""
+
+    params: Params
+    config: Any
+    questions: Questions
+    rates: Rates
+
+    @property
+    def compute(self) -> Compute:
+        return self.params.compute
+
+    def time(self, flops: int, rate: float, moved: int, parallel: bool = True) -> float:
+        """Seconds: start, operations, and bytes that are read or written."""
+        devices = self.compute.processes if parallel else 1
+        return self.rates.start + flops / (rate * devices) + moved / self.rates.disk
+
+
+def device_bytes(compute: Compute, peak: int) -> int:
+    """What a process with a peak of so many bytes takes of its device."""
+    return peak + (PROCESS if compute.device == "cpu" else CUDA)
+
+
+def rows(study: Study) -> list[Row]:
+    """All stages of a study, in the order of dvc.yaml."""
+    dense = shape_of(study.config)
+    neurons = study.config.intermediate_size
+    widths = {
+        sparsity: kept_count(neurons, sparsity, study.params.prune.multiple_of)
+        for sparsity in study.params.sweep.sparsity
+    }
+    pruned = {sparsity: shape_of(study.config, width) for sparsity, width in widths.items()}
+    return [
+        *_before(study, dense),
+        *_pruning(study, dense, pruned),
+        *_retraining(study, pruned),
+        *_evaluating(study, dense, pruned),
+        _compare(study),
+    ]
+
+
+def _before(study: Study, dense: Shape) -> Iterator[Row]:
+    params, size = study.params, _size(study, dense)
+    yield Row("fetch", "", 1, 0, _loading(study, dense), size)
+    yield Row("questions", "", 1, 0, PROCESS, 0)
+    teacher = params.teacher
+    if teacher.finetune:
+        count = teacher.train_size or params.data.train
+        yield _training(
+            study, "teacher", "", 1, dense, count, True, teacher.positions, teacher.training
+        )
+    else:
+        yield Row("teacher", "a copy", 1, 0, 0, size, seconds=size / study.rates.disk)
+    record = params.teacher_logits
+    trees = study.questions.take(params.data.train)
+    load = inference_load(trees, record.positions, RECORD_TOKENS)
+    kept = sum(len(tree.rows(record.positions)) for tree in trees)
+    if record.top_k is None:
+        row = dense.config.hidden_size * BYTES[study.compute.dtype]
+    else:
+        token = 2 if dense.config.vocab_size <= 2**16 else 4
+        row = record.top_k * (token + 2) + 4 * len(record.temperatures)
+    flops = trees_forward(dense.costs, trees, record.positions)
+    seconds = study.time(flops, study.rates.inference, size + kept * row)
+    peak = partial(memory.inference, dense, load, copies=2)
+    yield _run(study, "teacher_logits", "", 1, peak, kept * row, flops, seconds)
+
+
+def _pruning(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator[Row]:
+    params = study.params
+    trees = study.questions.take(params.data.train)
+    load = inference_load(trees, "all")
+    forward = partial(memory.inference, dense, replace(load, read=1), copies=1)
+    flops = trees_forward(dense.costs, trees, "answer")
+    # A tensor at a time, of which the score makes copies of eight bytes.
+    tensors = 3 * 8 * dense.matrix
+    for score, (sparsity, shape) in itertools.product(params.sweep.score, pruned.items()):
+        moved = _size(study, dense) + _size(study, shape)
+        what, size = f"{score}, {_width(sparsity, shape)}", _size(study, shape)
+        if score == "activation":
+            seconds = study.time(flops, study.rates.inference, moved)
+            yield _run(study, "prune", what, 1, forward, size, flops, seconds)
+        else:
+            seconds = study.time(0, study.rates.inference, moved)
+            yield Row("prune", what, 1, 0, PROCESS + tensors, size, seconds=seconds)
+    passes = 2 if "activation" in params.sweep.score else 1
+    work = flops * (ACTIVATION_QUESTIONS + (passes - 1) * len(trees)) // len(trees)
+    seconds = study.time(work, study.rates.inference, _size(study, dense), parallel=False)
+    yield _run(study, "importance", "", 1, forward, 0, work, seconds)
+
+
+def _retraining(study: Study, pruned: dict[float, Shape]) -> Iterator[Row]:
+    params = study.params
+    runs = len(params.sweep.score) * len(params.sweep.seed)
+    gold = params.distill.branches == "gold"
+    losses = (
+        ("finetune", True, params.finetune.positions),
+        ("distill", gold, params.teacher_logits.positions),
+    )
+    for (stage, one, positions), (sparsity, shape), size in itertools.product(
+        losses, pruned.items(), params.sweep.train_size
+    ):
+        what = f"{_width(sparsity, shape)}, {size:,} questions"
+        yield _training(study, stage, what, runs, shape, size, one, positions, params.training)
+
+
+def _training(
+    study: Study,
+    stage: str,
+    what: str,
+    runs: int,
+    shape: Shape,
+    count: int,
+    gold: bool,
+    positions: Positions,
+    settings: Training,
+) -> Row:
+    trees = study.questions.take(count, gold)
+
+    def peak(compute: Compute) -> int:
+        load = training_load(trees, positions, settings, compute)
+        return memory.training(shape, load, compute, is_accumulated(settings, compute))
+
+    flops = training_flops(shape.costs, trees, positions, settings, study.compute)
+    size = _size(study, shape)
+    seconds = study.time(flops, study.rates.training, 2 * size)
+    row = _run(study, stage, what, runs, peak, size, flops, seconds)
+    state = 3 * size  # the weights and AdamW's two moments
+    saving = state // study.compute.processes if study.compute.device != "cpu" else 0
+    # What is saved lies beside what was saved before it.
+    return replace(row, host=row.host + saving, state=2 * state)
+
+
+def _evaluating(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator[Row]:
+    sweep = study.params.sweep
+    scores, students = len(sweep.score), len(sweep.train_size) * len(sweep.seed)
+    yield _evaluation(study, "evaluate_teacher", "", 1, dense)
+    for sparsity, shape in pruned.items():
+        yield _evaluation(study, "evaluate_pruned", _width(sparsity, shape), scores, shape)
+    for sparsity, shape in pruned.items():
+        runs = 2 * scores * students
+        yield _evaluation(study, "evaluate", _width(sparsity, shape), runs, shape)
+
+
+def _evaluation(study: Study, stage: str, what: str, runs: int, shape: Shape) -> Row:
+    data = study.params.data
+    others = sum(wanted.questions for wanted in study.params.evaluate.transfer.values())
+    trees = study.questions.take(data.calibration + data.test + data.held_out + others)
+    load = inference_load(trees, "answer")
+    peak = partial(memory.inference, shape, load, copies=1)
+    flops = trees_forward(shape.costs, trees, "answer")
+    seconds = study.time(flops, study.rates.inference, _size(study, shape))
+    return _run(study, stage, what, runs, peak, 0, flops, seconds)
+
+
+def _run(
+    study: Study,
+    stage: str,
+    what: str,
+    runs: int,
+    peak: Callable[[Compute], int],
+    disk: int,
+    flops: int,
+    seconds: float,
+) -> Row:
+    """A run of a model, whose memory is asked for now."""
+    device = device_bytes(study.compute, peak(study.compute))
+    host = device if study.compute.device == "cpu" else PROCESS
+    return Row(stage, what, runs, device, host, disk, 0, flops, seconds, peak)
+
+
+COMPARE = 1.2e-6
+"""Seconds of `compare` for each resample and cell of the sweep with its models; measured."""
+
+
+def _compare(study: Study) -> Row:
+    params = study.params
+    sweep = params.sweep
+    cells = len(sweep.score) * len(sweep.sparsity) * len(sweep.train_size)
+    seconds = study.rates.start + COMPARE * cells * params.compare.resamples * params.data.test
+    return Row("compare", "", 1, 0, PROCESS, 0, seconds=seconds)
+
+
+def _size(study: Study, shape: Shape) -> int:
+    """Bytes of a model on the disk."""
+    return shape.parameters * BYTES[study.compute.dtype]
+
+
+def _loading(study: Study, shape: Shape) -> int:
+    """A model that is read, and written in another type, as a whole."""
+    return PROCESS + 2 * _size(study, shape)
+
+
+def _width(sparsity: float, shape: Shape) -> str:
+    return f"{sparsity:g} ({shape.config.intermediate_size} neurons)"
