@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +22,8 @@ from regrow.support.schema import Compute, Params
 TERA = 1e12
 # Operations a second that are stated where none are measured. An H100 does 989 TFLOP/s in
 # bfloat16 at most (its data sheet, without sparsity), of which trainings reach some 40 %.
-STATED = {"cuda": (400 * TERA, 400 * TERA), "cpu": (0.04 * TERA, 0.04 * TERA)}
+STATED = {"cuda": 400 * TERA, "cpu": 0.04 * TERA}
+SPEEDS = ("finetune", "distill", "teacher_logits", "evaluate")
 START, DISK = 10.0, 0.5e9
 
 
@@ -58,8 +58,9 @@ def main(
     found = rows(planned)
     notes = _notes(planned, machine, named)
     console = Console(highlight=False, width=None if os.isatty(1) else 140)
-    console.print(_table(study, found, params.compute, machine))
-    for note in notes:
+    shown, said = _table(study, found, params.compute, machine)
+    console.print(shown)
+    for note in [*said, *notes]:
         console.print(note)
     if out is not None:
         write_json(out, _as_json(planned, found, machine, notes))
@@ -130,31 +131,26 @@ def _questions(params: Params, study: Path) -> Questions:
 
 
 def _stated(compute: Compute, rate: float | None) -> Rates:
-    training, inference = STATED["cpu" if compute.device == "cpu" else "cuda"]
-    if compute.device == "cpu":
-        training, inference = training * compute.threads, inference * compute.threads
     if rate is not None:
-        training = inference = rate * TERA
+        speed = rate * TERA
+    elif compute.device == "cpu":
+        speed = STATED["cpu"] * compute.threads
+    else:
+        speed = STATED["cuda"]
     source = "stated" if rate is None else "stated by --rate"
-    return Rates(training, inference, START, DISK, source)
+    return Rates(dict.fromkeys(SPEEDS, speed), START, DISK, source)
 
 
 def _machine(compute: Compute, devices: int | None, memory: float | None) -> Machine:
-    host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    host: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if compute.device != "cpu" and memory is None:
         import torch
 
         if not torch.cuda.is_available():
             raise UserError("no GPU is here: say with --memory how many GiB one has")
         memory = torch.cuda.get_device_properties(compute.device).total_memory / GIBI
-    here = host if memory is None else int(memory * GIBI)
-    return Machine(
-        devices or compute.processes, here, here if compute.device == "cpu" else host, _free()
-    )
-
-
-def _free() -> int:
-    return shutil.disk_usage(".").free
+    each = host if memory is None else int(memory * GIBI)
+    return Machine(devices or compute.processes, each)
 
 
 # What is said
@@ -162,6 +158,7 @@ def _free() -> int:
 
 def _notes(study: Study, machine: Machine, named: str) -> list[str]:
     compute, rates = study.compute, study.rates
+    speeds = ", ".join(f"{name} {speed / TERA:.3g}" for name, speed in rates.speed.items())
     kind = "the machine's memory" if compute.device == "cpu" else f"{machine.devices} device(s)"
     return [
         f"Model: {study.params.model.source}; its shapes are from {named}.",
@@ -170,34 +167,38 @@ def _notes(study: Study, machine: Machine, named: str) -> list[str]:
         f"{compute.mixed_precision}, processes {compute.processes}, shard {compute.shard}, "
         f"micro_batch {compute.micro_batch}, checkpointing {compute.checkpointing}; "
         f"{machine.memory / GIBI:.0f} GiB of {kind}.",
-        f"Rates: {rates.training / TERA:.3g} TFLOP/s a device in training and "
-        f"{rates.inference / TERA:.3g} in forward passes, {rates.start:.0f} s to start, "
-        f"{rates.disk / 1e9:.2g} GB/s of disk ({rates.source}). Downloads are not counted.",
+        f"Rates ({rates.source}): {speeds} TFLOP/s a device; {rates.start:.0f} s to start a stage; "
+        f"{rates.disk / 1e9:.2g} GB/s of disk. Downloads are not counted.",
     ]
 
 
-def _table(study: Path, found: list[Row], compute: Compute, machine: Machine) -> Table:
+def _table(
+    study: Path, found: list[Row], compute: Compute, machine: Machine
+) -> tuple[Table, list[str]]:
     shown = Table(title=str(study), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     shown.add_column("Stage", no_wrap=True)
     shown.add_column("Run", no_wrap=True)
     for head in ("Runs", "Device, GiB", "Host, GiB", "Disk, GiB", "PFLOP", "Time each"):
         shown.add_column(head, justify="right", no_wrap=True)
-    shown.add_column("Fits", ratio=1)
+    shown.add_column("Fits", no_wrap=True)
+    said: list[str] = []
     for row in found:
+        fault = advice(row, compute, machine)
+        if fault and fault not in said:
+            said.append(fault)
         shown.add_row(
             *(row.stage, row.what, str(row.runs), _gibi(row.device), _gibi(row.host)),
             *(_gibi(row.disk), f"{row.flops / 1e15:.3g}" if row.flops else ""),
-            *(_time(row.seconds), advice(row, compute, machine) or "yes"),
+            *(_time(row.seconds), f"no, see {said.index(fault) + 1}" if fault else "yes"),
         )
     total = _totals(found)
     shown.add_section()
-    disk = "yes" if total["disk"] <= machine.disk else f"free {_gibi(total['disk'])} GiB of disk"
     shown.add_row(
         *("all, one after the other", "", str(total["runs"]), _gibi(total["device"])),
         *(_gibi(total["host"]), _gibi(total["disk"]), f"{total['flops'] / 1e15:.3g}"),
-        *(_time(total["seconds"]), disk),
+        *(_time(total["seconds"]), "no" if said else "yes"),
     )
-    return shown
+    return shown, [f"{number}: {fault}." for number, fault in enumerate(said, 1)]
 
 
 def _totals(found: list[Row]) -> dict[str, Any]:

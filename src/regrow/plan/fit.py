@@ -18,21 +18,14 @@ class Machine:
     Attributes:
         devices: how many devices.
         memory: bytes a device; on a CPU, of the machine, for all processes together.
-        host: bytes of the machine's own memory.
-        disk: bytes that are free.
     """
 
     devices: int
     memory: int
-    host: int
-    disk: int
 
 
 def advice(row: Row, compute: Compute, machine: Machine) -> str | None:
     """None for a run that fits; for another, which parameter to change to what, in a few words."""
-    together = compute.processes if row.peak else 1
-    if row.host * together > machine.host and compute.device != "cpu":
-        return f"take a machine with {row.host * together / GIBI:.0f} GiB of its own memory"
     if _fits(row.device, compute, machine):
         return None
     for changes in _changes(compute, machine) if row.peak else ():

@@ -1,7 +1,7 @@
 """Every stage of a study in numbers: memory, disk, operations and time."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -34,15 +34,14 @@ class Rates:
     """How fast a machine is.
 
     Attributes:
-        training: operations a second and device of a training step.
-        inference: those of a forward pass.
+        speed: operations a second and device, of `finetune`, `distill`, `teacher_logits` and
+            `evaluate`; `teacher` is as fast as the first, other forward passes as the last.
         start: seconds until a stage that runs a model has it.
         disk: bytes a second that a model is read, hashed and written with.
         source: whether these are stated or measured, and where.
     """
 
-    training: float
-    inference: float
+    speed: Mapping[str, float]
     start: float
     disk: float
     source: str
@@ -90,10 +89,11 @@ class Study:
     def compute(self) -> Compute:
         return self.params.compute
 
-    def time(self, flops: int, rate: float, moved: int, parallel: bool = True) -> float:
-        """Seconds: start, operations, and bytes that are read or written."""
+    def time(self, flops: int, as_stage: str, moved: int, parallel: bool = True) -> float:
+        """Seconds: start, operations at a stage's speed, and bytes that are read or written."""
         devices = self.compute.processes if parallel else 1
-        return self.rates.start + flops / (rate * devices) + moved / self.rates.disk
+        speed = self.rates.speed[as_stage] * devices
+        return self.rates.start + flops / speed + moved / self.rates.disk
 
 
 def device_bytes(compute: Compute, peak: int) -> int:
@@ -141,7 +141,7 @@ def _before(study: Study, dense: Shape) -> Iterator[Row]:
         token = 2 if dense.config.vocab_size <= 2**16 else 4
         row = record.top_k * (token + 2) + 4 * len(record.temperatures)
     flops = trees_forward(dense.costs, trees, record.positions)
-    seconds = study.time(flops, study.rates.inference, size + kept * row)
+    seconds = study.time(flops, "teacher_logits", size + kept * row)
     peak = partial(memory.inference, dense, load, copies=2)
     yield _run(study, "teacher_logits", "", 1, peak, kept * row, flops, seconds)
 
@@ -158,14 +158,14 @@ def _pruning(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator
         moved = _size(study, dense) + _size(study, shape)
         what, size = f"{score}, {_width(sparsity, shape)}", _size(study, shape)
         if score == "activation":
-            seconds = study.time(flops, study.rates.inference, moved)
+            seconds = study.time(flops, "evaluate", moved)
             yield _run(study, "prune", what, 1, forward, size, flops, seconds)
         else:
-            seconds = study.time(0, study.rates.inference, moved)
+            seconds = study.time(0, "evaluate", moved)
             yield Row("prune", what, 1, 0, PROCESS + tensors, size, seconds=seconds)
     passes = 2 if "activation" in params.sweep.score else 1
     work = flops * (ACTIVATION_QUESTIONS + (passes - 1) * len(trees)) // len(trees)
-    seconds = study.time(work, study.rates.inference, _size(study, dense), parallel=False)
+    seconds = study.time(work, "evaluate", _size(study, dense), parallel=False)
     yield _run(study, "importance", "", 1, forward, 0, work, seconds)
 
 
@@ -203,7 +203,7 @@ def _training(
 
     flops = training_flops(shape.costs, trees, positions, settings, study.compute)
     size = _size(study, shape)
-    seconds = study.time(flops, study.rates.training, 2 * size)
+    seconds = study.time(flops, "distill" if stage == "distill" else "finetune", 2 * size)
     row = _run(study, stage, what, runs, peak, size, flops, seconds)
     state = 3 * size  # the weights and AdamW's two moments
     saving = state // study.compute.processes if study.compute.device != "cpu" else 0
@@ -229,7 +229,7 @@ def _evaluation(study: Study, stage: str, what: str, runs: int, shape: Shape) ->
     load = inference_load(trees, "answer")
     peak = partial(memory.inference, shape, load, copies=1)
     flops = trees_forward(shape.costs, trees, "answer")
-    seconds = study.time(flops, study.rates.inference, _size(study, shape))
+    seconds = study.time(flops, "evaluate", _size(study, shape))
     return _run(study, stage, what, runs, peak, 0, flops, seconds)
 
 
