@@ -133,13 +133,13 @@ def best(values: Sequence[float]) -> int:
 
 def ours(settings: dict[str, Any]) -> Prepared:
     """This project's scoring, from texts to log-probabilities."""
-    from regrow.plan.flops import costs, trees_forward
     from regrow.evaluate.accuracy import right
     from regrow.evaluate.predictions import Predictions
     from regrow.model.folders import count_parameters, load_model, load_tokenizer
     from regrow.model.runtime import fix_runtime
     from regrow.model.scoring import BATCH_TOKENS, score_choices
     from regrow.model.trees import build_trees, by_tokens, pack
+    from regrow.plan.flops import costs, trees_forward
     from regrow.support.schema import Params
     from regrow.tasks.prompts import continuations
     from regrow.tasks.questions import read_labels, read_questions

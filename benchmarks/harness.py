@@ -20,8 +20,8 @@ def theirs(settings: dict[str, Any]) -> Prepared:
     from lm_eval.models.huggingface import HFLM  # type: ignore[import-not-found]
     from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
-    from regrow.plan.flops import costs, trees_forward
     from regrow.model.trees import build_trees
+    from regrow.plan.flops import costs, trees_forward
     from regrow.tasks.questions import read_questions
 
     compute = settings["params"]["compute"]

@@ -53,6 +53,16 @@ class Case:
         """How many processes it takes."""
         return int(self.changes.get("compute", {}).get("processes", 1))
 
+    @property
+    def batch_size(self) -> int:
+        """Questions a step."""
+        return int(self.changes.get("training", {}).get("batch_size", 8))
+
+    @property
+    def questions(self) -> int:
+        """How many there are: two steps' full, for the first has no AdamW's states yet."""
+        return 2 * self.batch_size if self.stage in ("finetune", "distill") else SCORED
+
 
 def sizes(hidden: int, layers: int, vocabulary: int, tied: bool = True) -> dict[str, Any]:
     """A configuration with heads of 64 and MLPs of 2.75 times the width."""
@@ -106,7 +116,7 @@ CASES = (
         {"training": {"batch_size": 32}, "compute": TWO | {"shard": True}},
     ),
 )
-QUESTIONS = 64
+SCORED = 64
 
 
 @dataclass(frozen=True)
@@ -165,8 +175,8 @@ def measure(case: Case, folder: Path) -> Found:
     (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     predicted = int(_ask("prepare", case, folder)["predicted"])
     if case.stage == "distill":
-        _run(folder, "python -m", _command("teacher_logits"))
-    measured = _run(folder, params["compute"]["launch"], _command(case.stage))
+        _run(folder, "python -m", _command(case, "teacher_logits"))
+    measured = _run(folder, params["compute"]["launch"], _command(case, case.stage))
     return Found(case.name, case.stage, case.processes, predicted, measured)
 
 
@@ -174,24 +184,25 @@ def _params(case: Case) -> dict[str, Any]:
     params = deepcopy(read_params(PARAMS_FILE).model_dump(mode="json"))
     params["compute"] |= {"threads": 1, "device": "cpu", "dtype": "float32"}
     params["compute"] |= {"mixed_precision": None, "launch": "python -m"}
-    params["data"] |= {"train": QUESTIONS, "calibration": QUESTIONS, "test": QUESTIONS}
+    params["data"] |= dict.fromkeys(("train", "calibration", "test"), case.questions)
+    params["training"]["batch_size"] = case.batch_size
     params["evaluate"]["transfer"] = {}
     params["teacher_logits"]["top_k"] = 64
     params["sweep"] = {
-        **{"score": ["l2"], "sparsity": [SPARSITY], "train_size": [QUESTIONS], "seed": [0]}
+        **{"score": ["l2"], "sparsity": [SPARSITY], "train_size": [case.questions], "seed": [0]}
     }
     for section, values in case.changes.items():
         params[section] |= values
     return params
 
 
-def _command(stage: str) -> list[str]:
+def _command(case: Case, stage: str) -> list[str]:
     """A stage's command line, as dvc.yaml has it."""
     questions, labels = "data/questions", "data/labels"
     key = f"l2-{SPARSITY}"
     retrain = [
         *("--pruned", f"models/pruned/{key}", "--questions", f"{questions}/train.jsonl"),
-        *("--score", "l2", "--sparsity", str(SPARSITY), "--train-size", str(QUESTIONS)),
+        *("--score", "l2", "--sparsity", str(SPARSITY), "--train-size", str(case.questions)),
         *("--seed", "0", "--out", "models/retrained", "--log", "log"),
     ]
     record = ["--questions", f"{questions}/train.jsonl", "--out", "data/record"]
@@ -246,7 +257,7 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 
     from regrow.model.trees import build_trees
     from regrow.plan.loads import Questions
-    from regrow.plan.study import Rates, Study, rows
+    from regrow.plan.study import SPEEDS, Rates, Study, rows
     from regrow.prune.removal import kept_count
     from regrow.tasks.questions import write_labels, write_questions
 
@@ -263,7 +274,7 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         model = AutoModelForCausalLM.from_config(own, dtype=torch.float32)
         model.save_pretrained(folder / "models" / name)
         tokenizer.save_pretrained(folder / "models" / name)
-    asked = list(_questions(QUESTIONS))
+    asked = list(_questions(case.questions))
     for split in ("train", "calibration", "test"):
         for kind in ("questions", "labels"):
             (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
@@ -271,7 +282,12 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         write_labels(folder / "data" / "labels" / f"{split}.jsonl", asked, [0] * len(asked))
     (folder / "data" / "transfer").mkdir()
     trees = build_trees(tokenizer, asked, params.prompt.format)
-    planned = Study(params, config, Questions(trees, "here"), Rates(1, 1, 1, 1, "none"))
+    planned = Study(
+        params,
+        config,
+        Questions(trees, "here"),
+        Rates(dict.fromkeys(SPEEDS, 1.0), 1.0, 1.0, "none"),
+    )
     (row,) = (row for row in rows(planned) if row.stage == case.stage)
     return {"predicted": row.device}, dict
 

@@ -168,9 +168,9 @@ def size(settings: dict[str, Any]) -> Prepared:
 
 def ours(settings: dict[str, Any]) -> Prepared:
     """This project's trainer, on cross-entropy, on KL, or on KL over the tokens that CE reads."""
-    from regrow.plan.flops import costs, trees_forward
     from regrow.model.folders import load_model
     from regrow.model.runtime import fix_runtime
+    from regrow.plan.flops import costs, trees_forward
     from regrow.retrain.order import question_order
     from regrow.retrain.trainer import train
     from regrow.support.resume import Unfinished

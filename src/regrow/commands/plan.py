@@ -13,7 +13,7 @@ from rich.table import Table
 
 from regrow.plan.fit import GIBI, Machine, advice
 from regrow.plan.loads import Questions, trees_of
-from regrow.plan.study import Rates, Row, Study, rows
+from regrow.plan.study import SPEEDS, Rates, Row, Study, rows
 from regrow.support.errors import UserError
 from regrow.support.files import write_json
 from regrow.support.params import PARAMS_FILE, read_params
@@ -23,7 +23,6 @@ TERA = 1e12
 # Operations a second that are stated where none are measured. An H100 does 989 TFLOP/s in
 # bfloat16 at most (its data sheet, without sparsity), of which trainings reach some 40 %.
 STATED = {"cuda": 400 * TERA, "cpu": 0.04 * TERA}
-SPEEDS = ("finetune", "distill", "teacher_logits", "evaluate")
 START, DISK = 10.0, 0.5e9
 
 

@@ -29,13 +29,17 @@ RECORD_TOKENS = 1024
 ACTIVATION_QUESTIONS = 128
 
 
+SPEEDS = ("finetune", "distill", "teacher_logits", "evaluate")
+"""Stages that have a speed of their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """How fast a machine is.
 
     Attributes:
-        speed: operations a second and device, of `finetune`, `distill`, `teacher_logits` and
-            `evaluate`; `teacher` is as fast as the first, other forward passes as the last.
+        speed: operations a second and device of each of `SPEEDS`; `teacher` is as fast as the
+            first, other forward passes as the last.
         start: seconds until a stage that runs a model has it.
         disk: bytes a second that a model is read, hashed and written with.
         source: whether these are stated or measured, and where.
