@@ -194,9 +194,9 @@ def compiled(settings: dict[str, Any]) -> Prepared:
     """This project's trainer on a model whose layers `torch.compile` has fused."""
     import torch
 
-    from regrow import checkpoints
+    from regrow.model import folders
 
-    load = checkpoints.load_model
+    load = folders.load_model
 
     def load_compiled(folder: Path, dtype: str, device: str) -> Any:
         model = load(folder, dtype, device)
@@ -205,7 +205,7 @@ def compiled(settings: dict[str, Any]) -> Prepared:
             layers.forward = torch.compile(layers.forward, dynamic=True)
         return model
 
-    checkpoints.load_model = load_compiled
+    folders.load_model = load_compiled
     facts, run = training.ours(settings)
     began = time.perf_counter()
     run()

@@ -79,9 +79,14 @@ class Bench:
         """Whether everything is only tried out."""
         return self.questions < FEW
 
+    @property
+    def score(self) -> str:
+        """The importance score of the pruned models that are looked at."""
+        return self.params.sweep.score[0]
+
     def pruned(self, sparsity: float) -> Path:
         """A pruned model's folder."""
-        return self.root / "models" / "pruned" / str(sparsity)
+        return self.root / "models" / "pruned" / f"{self.score}-{sparsity}"
 
     @property
     def variables(self) -> dict[str, str]:
@@ -193,7 +198,8 @@ def reproduced(root: Path) -> Params:
             f"compute.device is {params.compute.device}, but the benchmarks measure a processor; "
             "set it to cpu and run `make repro` first"
         )
-    models = ["teacher", *(f"pruned/{sparsity}" for sparsity in params.sweep.sparsity)]
+    score = params.sweep.score[0]
+    models = ["teacher", *(f"pruned/{score}-{sparsity}" for sparsity in params.sweep.sparsity)]
     wanted = [f"models/{name}/model.safetensors" for name in models]
     wanted += [
         f"data/{kind}/{split}.jsonl"

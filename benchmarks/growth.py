@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.common import GIBI, Bench, StageRun, fitted
 from benchmarks.contest import NotMeasuredError
 from benchmarks.results import Measure, Note, Row, Target
-from benchmarks.stages import compare, distill, evaluate, evidence, questions, teacher_logits
+from benchmarks.stages import compare, distill, evaluate, questions, teacher_logits
 from benchmarks.worker import Prepared
 
 GROUP = "growth"
@@ -136,11 +136,7 @@ def _statistics(
         folder, changes = made(size)
         return bench.stage(*compare(bench, folder), changes=changes, watch=True)
 
-    def run_evidence(size: int) -> StageRun:
-        folder, changes = made(size)
-        return bench.stage(*evidence(bench, folder), changes=changes, watch=True)
-
-    return {"compare": run_compare, "evidence": run_evidence}
+    return {"compare": run_compare}
 
 
 def many(bench: Bench) -> Iterator[Row]:
@@ -225,6 +221,7 @@ def simulated(bench: Bench, rows: int, test: int) -> tuple[Path, dict[str, Any]]
     """Predictions of a sweep of so many rows, and the parameters that name it."""
     folder = bench.scratch / f"predictions-{rows}-{test}"
     sweep = {
+        "score": [bench.score],
         "sparsity": [round(0.9 * (number + 1) / rows, 4) for number in range(rows)],
         "train_size": [1],
         "seed": [0],

@@ -28,7 +28,8 @@ def loss(bench: Bench) -> Iterator[Row]:
     students = {
         f"pruned {sparsity}": str(bench.pruned(sparsity)) for sparsity in {sizes[0], sizes[-1]}
     }
-    for path in sorted((bench.root / "models" / "distilled").glob(f"{sizes[0]}-*"))[:1]:
+    named = f"{bench.score}-{sizes[0]}-*"
+    for path in sorted((bench.root / "models" / "distill").glob(named))[:1]:
         students[f"distilled {sizes[0]}"] = str(path)
     files = bench.take("train", min(bench.questions, COMPARED))
     settings = bench.settings(teacher=bench.teacher, students=students, questions=files.questions)

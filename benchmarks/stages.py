@@ -24,7 +24,8 @@ def finetune(bench: Bench, sparsity: float, asked: Path, labels: Path, count: in
     """The stage `finetune`."""
     return [
         "finetune", "--pruned", bench.pruned(sparsity), "--questions", asked,
-        "--labels", labels, "--train-size", str(count), "--seed", "0",
+        "--labels", labels, "--score", bench.score, "--sparsity", str(sparsity),
+        "--train-size", str(count), "--seed", "0",
         "--out", bench.scratch / "finetuned", "--log", bench.scratch / "log",
     ]  # fmt: skip
 
@@ -34,7 +35,7 @@ def distill(bench: Bench, sparsity: float, record: Path, asked: Path, count: int
     return [
         "distill", "--pruned", bench.pruned(sparsity), "--questions", asked,
         "--teacher-logits", record, "--teacher", bench.teacher,
-        "--train-size", str(count), "--seed", "0",
+        "--score", bench.score, "--sparsity", str(sparsity), "--train-size", str(count), "--seed", "0",
         "--out", bench.scratch / "distilled", "--log", bench.scratch / "log",
     ]  # fmt: skip
 
@@ -61,15 +62,6 @@ def compare(bench: Bench, predictions: Path) -> Command:
     """The stage `compare`."""
     out = bench.scratch / "compared"
     return [
-        "compare", "--predictions", predictions, "--metrics", out / "comparison.json",
-        "--plots", out / "plots",
-    ]  # fmt: skip
-
-
-def evidence(bench: Bench, predictions: Path) -> Command:
-    """The stage `evidence`."""
-    out = bench.scratch / "evidence"
-    return [
-        "evidence", "--predictions", predictions, "--claims", out / "claims.json",
+        "compare", "--predictions", predictions, "--summary", out / "summary.json",
         "--metrics", out / "metrics", "--plots", out / "plots",
     ]  # fmt: skip

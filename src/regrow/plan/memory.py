@@ -72,10 +72,9 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
         held += width * shape.outside  # autocast keeps the products' copy of the output matrix
     gathered = 0
     if compute.shard:
-        # A layer's weights, those of the next, and its gradient before it is dealt out; and what
-        # lies outside of the layers, which the whole step needs.
-        gathered = 2 * shape.layer * width + shape.layer * own
-        gathered += shape.outside * (width + own)
+        # A layer's weights, those of the next, and its gradient before it is dealt out; and the
+        # output matrix, which stays whole from the forward pass to the backward one.
+        gathered = 2 * shape.layer * width + shape.layer * own + shape.embedding * width
     elif compute.processes > 1:
         gathered = gradients  # DDP's buckets
     # The gradients of a layer's activations, in the widest place of its MLP.
@@ -84,8 +83,8 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
         backward += saved.layer
     output = head_bytes(shape, load, own)
     at_forward = kept + max(output, backward) + (gradients if accumulated else 0)
-    # A tied matrix gets its gradient twice, of which the second is added at the end.
-    second = shape.embedding * own if shape.tied and not compute.shard else 0
+    # The embedding's gradient comes last: a second one of a tied matrix, or not yet dealt out.
+    second = shape.embedding * own if shape.tied or compute.shard else 0
     at_backward = gradients + saved.layer + max(backward, second)
     return held + gathered + max(at_forward, at_backward)
 
