@@ -1,5 +1,7 @@
 # make repro            install what is missing, reproduce the study in params.yaml, print its table
 # make repro STUDY=x    put studies/x.yaml in place as params.yaml first
+# make repro JOBS=2     stages that do not need each other side by side, so many at once
+# make plan STUDY=x     what a study takes: memory, disk, operations, time; DEVICES=4 MEMORY=80 (GiB)
 # make doctor           whether a run on this machine gives the bytes of the results that lie here
 # make report           the results that lie here as one page, report.html; with STUDY=x, made first
 # make csqa-full        every study of studies/csqa-full*.yaml, its results kept in results/csqa-full
@@ -22,15 +24,19 @@ STUDY ?=
 # The stages' commands say `python`; this makes it the one in .venv.
 ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
-.PHONY: repro edge measure doctor report csqa-full bench test test-slow coverage mutation audit lint study
+.PHONY: repro plan edge measure doctor report csqa-full bench test test-slow coverage mutation audit lint study
 .DELETE_ON_ERROR:
 
 repro: study .venv/installed
 	@$(ACTIVATE) python -m regrow check
-	@$(ACTIVATE) python -m dvc repro
+	@$(ACTIVATE) python -m $(if $(JOBS),regrow repro --jobs $(JOBS),dvc repro)
 	@git diff --quiet HEAD -- dvc.lock 2> /dev/null || test environment.json -nt dvc.lock \
 	  || $(ACTIVATE) python -m regrow doctor --record environment.json
 	@$(ACTIVATE) python -m regrow show --metrics metrics/compare --plots plots/compare
+
+plan: .venv/installed
+	@$(ACTIVATE) python -m regrow plan $(if $(STUDY),--study 'studies/$(STUDY).yaml') \
+	  $(if $(DEVICES),--devices $(DEVICES)) $(if $(MEMORY),--memory $(MEMORY)) $(ARGS)
 
 doctor: .venv/installed
 	@$(ACTIVATE) python -m regrow doctor
@@ -89,7 +95,7 @@ coverage: .venv/installed-test
 	@$(ACTIVATE) python tests/covered.py $(if $(OUT),--out $(OUT))
 
 mutation: .venv/installed-trust
-	$(ACTIVATE) python tests/mutation/run.py --out docs/mutation.json $(ARGS)
+	$(ACTIVATE) python tests/mutation/run.py $(if $(OUT),--out $(OUT)) $(ARGS)
 
 audit: .venv/installed-trust
 	@status=0; for file in constraints.txt constraints-trust.txt benchmarks/constraints.txt; do \

@@ -9,6 +9,8 @@ from typing import Any
 from benchmarks.training import RATE, counted
 from benchmarks.worker import Prepared
 
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
 
 def theirs(settings: dict[str, Any]) -> Prepared:
     """TRL's GKD trainer: forward KL (beta 0), off-policy (lmbda 0), the teacher run at every step.
@@ -28,7 +30,6 @@ def theirs(settings: dict[str, Any]) -> Prepared:
     from regrow.model.folders import load_model, load_tokenizer
     from regrow.model.trees import build_trees, keep_branch
     from regrow.retrain.order import question_order
-    from regrow.retrain.trainer import SCHEDULES
     from regrow.support.schema import Params
     from regrow.tasks.questions import read_questions
 

@@ -103,7 +103,7 @@ def _moved(here: Path, there: Path, sweep: Sweep) -> dict[str, Any]:
 
 
 def _accuracies(root: Path, sweep: Sweep) -> dict[str, float]:
-    comparison = json.loads((root / "metrics/comparison.json").read_text(encoding="utf-8"))
+    comparison = json.loads((root / "metrics/compare/comparison.json").read_text(encoding="utf-8"))
     (cell,) = (
         found
         for found in comparison["sweep"].values()

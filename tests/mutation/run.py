@@ -4,7 +4,7 @@ cosmic-ray changes one operator, number, comparison or the like at a time, and t
 tests run on the changed code: a mutant that fails them is killed. What the tests do not notice is
 either not tested or no mistake (equivalent.yaml lists those, with the reason).
 
-`make mutation` runs a seeded sample of all mutants and writes docs/mutation.json.
+`make mutation` runs a seeded sample of all mutants.
 """
 
 import argparse
