@@ -35,7 +35,8 @@ def distill(bench: Bench, sparsity: float, record: Path, asked: Path, count: int
     return [
         "distill", "--pruned", bench.pruned(sparsity), "--questions", asked,
         "--teacher-logits", record, "--teacher", bench.teacher,
-        "--score", bench.score, "--sparsity", str(sparsity), "--train-size", str(count), "--seed", "0",
+        "--score", bench.score, "--sparsity", str(sparsity),
+        "--train-size", str(count), "--seed", "0",
         "--out", bench.scratch / "distilled", "--log", bench.scratch / "log",
     ]  # fmt: skip
 

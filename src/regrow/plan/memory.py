@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM
 from regrow.plan.shapes import BYTES, Shape
 from regrow.support.schema import Compute
 
-MOMENTS = 2 * 4  # AdamW's, in float32, of each parameter
 LOGITS = 4  # float32, in which losses and scores are made
+PART_ROWS = 128  # of a step's logits, as retrain/trainer.py makes them
+COPIES = 5  # of these logits: as they are, softened, their log-softmax, gradients of two
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ class Saved:
 def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> int:
     """Peak bytes on a device of training steps after the first, which makes AdamW's states.
 
-    The peak lies at the end of the forward pass, with all activations, or at the end of the
-    backward pass, with all gradients.
+    The peak lies behind the forward pass, with all activations, or at the end of the backward pass,
+    with all gradients.
 
     Args:
         shape: the model.
@@ -58,35 +59,34 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
         accumulated: whether gradients of an earlier micro-batch are there from the start.
     """
     own = BYTES[compute.dtype]
-    parts = compute.processes if compute.shard else 1
     width = 2 if compute.mixed_precision else own
+    parts = compute.processes if compute.shard else 1
+    layers, hidden = int(shape.config.num_hidden_layers), int(shape.config.hidden_size)
     saved = saved_bytes(shape.config, load, compute)
-    layers: int = shape.config.num_hidden_layers
-    hidden: int = shape.config.hidden_size
-    kept = saved.layer * layers + saved.outside
-    if compute.checkpointing:
-        kept = load.tokens * hidden * own * layers + saved.outside
     gradients = shape.parameters * own // parts
-    held = shape.parameters * (own + 2 * own) // parts
-    if compute.mixed_precision and not compute.shard:
-        held += width * shape.outside  # autocast keeps the products' copy of the output matrix
-    gathered = 0
-    if compute.shard:
-        # A layer's weights, those of the next, and its gradient before it is dealt out; and the
-        # output matrix, which stays whole from the forward pass to the backward one.
-        gathered = 2 * shape.layer * width + shape.layer * own + shape.embedding * width
-    elif compute.processes > 1:
-        gathered = gradients  # DDP's buckets
+    held = 3 * gradients  # weights and AdamW's moments
+    kept = saved.layer * layers + saved.outside
     # The gradients of a layer's activations, in the widest place of its MLP.
     backward = 3 * load.tokens * int(shape.config.intermediate_size) * width
     if compute.checkpointing:
+        kept = load.tokens * hidden * width * layers + saved.outside
         backward += saved.layer
-    output = head_bytes(shape, load, own)
-    at_forward = kept + max(output, backward) + (gradients if accumulated else 0)
-    # The embedding's gradient comes last: a second one of a tied matrix, or not yet dealt out.
-    second = shape.embedding * own if shape.tied or compute.shard else 0
-    at_backward = gradients + saved.layer + max(backward, second)
-    return held + gathered + max(at_forward, at_backward)
+    matrix = shape.embedding * own
+    # Logits of a part of the rows, and the output matrix' gradient.
+    output = COPIES * min(load.read, PART_ROWS) * int(shape.config.vocab_size) * LOGITS + matrix
+    first = kept + max(output, backward) + (gradients if accumulated else 0)
+    # The embedding's gradient comes last: a tied matrix has one already, to which it is added.
+    last = gradients + saved.layer + max(backward, matrix if shape.tied else 0)
+    if compute.shard:
+        # A layer's weights, those of the next, its gradient; and the output matrix, which stays.
+        gathered = 2 * shape.layer * width + shape.layer * own + shape.embedding * width
+        # The embedding's gradient before it is dealt out, flattened, and as gloo sums it.
+        first, last = first + gathered, last + gathered + 3 * matrix
+    elif compute.processes > 1:
+        first, last = first + gradients, last + gradients  # DDP's buckets
+    elif compute.mixed_precision:
+        first += width * shape.embedding  # autocast keeps the cast that it made
+    return held + max(first, last)
 
 
 def inference(shape: Shape, load: Load, compute: Compute, copies: int) -> int:
@@ -105,11 +105,6 @@ def inference(shape: Shape, load: Load, compute: Compute, copies: int) -> int:
     inside = load.tokens * (3 * hidden * own + 3 * neurons * width)
     behind = load.tokens * hidden * own + load.read * int(shape.config.vocab_size) * logits
     return shape.parameters * own + max(inside, behind)
-
-
-def head_bytes(shape: Shape, load: Load, own: int) -> int:
-    """Logits of a step, their softmax and their gradient; and the output matrix' own gradient."""
-    return 3 * load.read * int(shape.config.vocab_size) * LOGITS + shape.embedding * own
 
 
 # What autograd saves
@@ -144,8 +139,11 @@ def _key(config: Any, layers: int) -> _Config:
 
 
 def _types(compute: Compute) -> tuple[str, bool]:
-    """The type of weights, and whether products are in bfloat16."""
-    return compute.dtype, compute.mixed_precision is not None
+    """The type of weights, and whether products are in bfloat16; FSDP2 casts whole layers."""
+    mixed = compute.mixed_precision
+    if compute.shard and mixed:
+        return mixed, False
+    return compute.dtype, mixed is not None
 
 
 @cache
