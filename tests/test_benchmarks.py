@@ -16,7 +16,6 @@ from benchmarks import (
     common,
     contest,
     evaluate,
-    flops,
     page,
     pruned,
     record,
@@ -34,6 +33,7 @@ from rich.console import Console
 from conftest import PARAMS, ROOT, synthetic_questions
 from regrow.model.folders import load_model
 from regrow.model.trees import Tree
+from regrow.plan import flops
 from regrow.support.errors import UserError
 from regrow.tasks.questions import Question, read_questions, write_labels, write_questions
 from tiny_models import runtime_restored
@@ -46,7 +46,7 @@ THEIRS = {"lm_eval", "trl"}
 def study(tmp_path_factory: pytest.TempPathFactory, model_source: Path) -> Path:
     """What the benchmarks read of a reproduced study, with the tiny model everywhere."""
     root = tmp_path_factory.mktemp("benchmarks") / "a study"
-    for model in ("teacher", "pruned/0.25", "pruned/0.5"):
+    for model in ("teacher", "pruned/l2-0.25", "pruned/l2-0.5"):
         (root / "models" / model).parent.mkdir(parents=True, exist_ok=True)
         (root / "models" / model).symlink_to(model_source)
     rows = synthetic_questions(16)
@@ -206,13 +206,13 @@ def test_a_stage_is_watched(bench):
     sweep = bench.params.sweep.model_dump(mode="json")
     importlib.import_module("benchmarks.growth").simulate({**settings, "sweep": sweep})
     command = startup.stages.compare(bench, folder)
-    read = "regrow.predictions:read_predictions"
+    read = "regrow.evaluate.predictions:read_predictions"
     stopped = bench.stage(*command, first=f"{read}!")
     assert stopped.first is not None
-    assert not (bench.scratch / "compared" / "comparison.json").exists()
+    assert not (bench.scratch / "compared" / "summary.json").exists()
     whole = bench.stage(*command, first=read, watch=True)
     assert whole.first is not None and whole.peak_bytes > whole.own_bytes > 0
-    assert (bench.scratch / "compared" / "comparison.json").exists()
+    assert (bench.scratch / "compared" / "summary.json").exists()
     with pytest.raises(NotMeasuredError, match="the stage compare failed"):
         bench.stage("compare", "--nonsense")
 
