@@ -58,10 +58,10 @@ def prefill(settings: dict[str, Any]) -> Prepared:
     """The dense model and three pruned ones, by turns: all of a run see the same machine."""
     import torch
 
-    from regrow.plan.flops import chain_pairs, costs, forward
     from regrow.model.folders import empty_model, load_model
     from regrow.model.mlps import find_mlps
     from regrow.model.runtime import fix_runtime
+    from regrow.plan.flops import chain_pairs, costs, forward
     from regrow.prune.removal import kept_count, kept_neurons, write_pruned
     from regrow.prune.scores import importances
     from regrow.support.schema import Params

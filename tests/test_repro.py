@@ -27,14 +27,18 @@ def test_side_by_side_gives_the_same_bytes_and_the_same_lock(new_study, reproduc
     assert study.repro() == []
     ran = re.findall(r"^Running stage '([^']+)'", printed, flags=re.MULTILINE)
     assert len(ran) == len(set(ran)) == len(study.dvc("stage", "list", "--name-only").split())
-    # A second time nothing is begun.
+
+
+@pytest.mark.slow
+def test_a_part_of_the_stages_side_by_side(study, reproduced, tmp_path):
+    # Nothing is begun where nothing changed.
     assert "Running stage" not in study.run(*COMMAND, PYTHONPATH="src").stdout
-    # A part of it: the entries that dvc.lock has keep their places.
     study.set(distill__temperature=2.0)
     study.run(*COMMAND, PYTHONPATH="src")
     alone = reproduced.copy(tmp_path / "alone")
     alone.set(distill__temperature=2.0)
     alone.repro()
+    # The entries that dvc.lock had keep their places.
     assert (study.root / "dvc.lock").read_bytes() == (alone.root / "dvc.lock").read_bytes()
     assert study.outputs() == alone.outputs()
 
@@ -51,6 +55,7 @@ def test_a_failure_is_passed_on_and_begins_nothing_new(study):
     assert "finetune" not in "".join(re.findall(r"Running stage '[^']+'", done.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interruption_leaves_what_dvc_goes_on_from(new_study, reproduced, tmp_path, number):
     study = new_study(tmp_path)

@@ -16,8 +16,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from regrow.distill.divergence import distillation_task
-from regrow.distill.reader import open_record
+from regrow.distill.reader import Record
 from regrow.distill.writer import record
+from regrow.model.forward import output_layer
 from regrow.model.runtime import fix_runtime
 from regrow.model.scoring import score_choices
 from regrow.plan.flops import trees_forward
@@ -33,7 +34,6 @@ STEPS = 3  # timed, after one that makes AdamW's states
 SCORED, RECORDED = 80, 24  # questions
 FILE = 2**26  # bytes
 IMPORTS = "import regrow.stages.distill, regrow.stages.evaluate"
-TOP_K = 256  # where the study records whole distributions, whose teacher is not here
 
 
 def measured(study: Study) -> Rates:
@@ -51,20 +51,20 @@ def measured(study: Study) -> Rates:
     scored = study.questions.take(SCORED)
     flops = trees_forward(shape.costs, scored, "answer")
     speed = {"evaluate": flops / _seconds(lambda: score_choices(model, scored))}
-    kept, top_k = params.teacher_logits, params.teacher_logits.top_k or TOP_K
+    kept = params.teacher_logits
     trees = study.questions.take(max((STEPS + 1) * params.training.batch_size, RECORDED))
     ids = [str(number) for number in range(len(trees))]
     with _scratch():
 
         def write(out: Path, count: int) -> None:
-            given = (kept.positions, top_k, kept.temperatures, out)
+            given = (kept.positions, kept.top_k, kept.temperatures, out)
             with unfinished(out, [], [], 1e9) as state:
                 record(model, ids[:count], trees[:count], *given, state)
 
         flops = trees_forward(shape.costs, trees[:RECORDED], kept.positions)
         speed["teacher_logits"] = flops / _seconds(lambda: write(Path("timed"), RECORDED))
         write(Path("record"), len(trees))
-        opened = open_record(Path("record"), None, compute.dtype, compute.device)
+        opened = Record(Path("record"), lambda: output_layer(model))
         temperature = kept.temperatures[0]
         tasks = {
             "finetune": finetuning_task(trees, [0] * len(trees), params.finetune.positions),

@@ -69,8 +69,7 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
     # The gradients of a layer's activations, in the widest place of its MLP.
     backward = 3 * load.tokens * int(shape.config.intermediate_size) * width
     if compute.checkpointing:
-        kept = load.tokens * hidden * width * layers + saved.outside
-        backward += saved.layer
+        kept = load.tokens * hidden * width * layers + saved.outside + saved.layer
     matrix = shape.embedding * own
     # Logits of a part of the rows, and the output matrix' gradient.
     output = COPIES * min(load.read, PART_ROWS) * int(shape.config.vocab_size) * LOGITS + matrix
