@@ -22,12 +22,13 @@ def test_a_diff_adds_one_function_to_one_file(diff):
 
 
 def test_the_study_runs_with_one_of_each(study: Study, tmp_path):
-    (study.root / "all.diff").write_text("\n".join(DIFFS), "utf-8")
-    study.git("apply", "--recount", "all.diff")
+    for diff in DIFFS:
+        (study.root / "one.diff").write_text(diff, "utf-8")
+        study.git("apply", "--recount", "one.diff")
     assert len(DIFFS) == len(study.git("diff", "--name-only").splitlines()) == 4
 
     rows = [
-        {"ctx": row["stem"], "endings": (row["choices"] * 4)[:4], "label": str(row["answer"])}
+        {"ctx": row["stem"], "endings": (row["choices"] * 4)[:4], "label": str(row["answer"] % 4)}
         for row in synthetic_questions()
     ]
     write_jsonl(tmp_path / "hellaswag.jsonl", rows)

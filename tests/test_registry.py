@@ -36,4 +36,5 @@ def test_dvc_writes_no_gitignore_of_its_own(study: Study):
 def test_a_clone_has_the_folders_that_results_lie_in(study: Study, tmp_path):
     study.git("clone", "--quiet", ".", str(tmp_path / "clone"))
     for name in ("data", "models"):
-        assert [path.name for path in (tmp_path / "clone" / name).iterdir()] == ["README.md"]
+        assert (tmp_path / "clone" / name / "README.md").is_file()
+    assert not list((tmp_path / "clone").rglob("*.safetensors"))
