@@ -203,24 +203,40 @@ def rates(name: str, draws: int, pool: ProcessPoolExecutor) -> dict[str, Any]:
     }
 
 
+def table(found: dict[str, Any]) -> str:
+    """The rates as a Markdown table, a row a scenario."""
+    lines = [
+        "| truth | most frequent false verdict | found | draws that find it | power, computed |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in found.items():
+        claim, worst = max(one["false"].items(), key=lambda item: item[1])
+        aimed = one["aimed"]
+        power = "" if name == "at the floor" else f"{100 * aimed['computed']:.1f} %"
+        lines.append(
+            f"| {name} | {100 * worst:.1f} % (`{claim}`) | `{aimed['at']}`: {aimed['verdict']} "
+            f"| {100 * aimed['rate']:.1f} % | {power} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Write the rates of every scenario."""
+    """Write the rates of every scenario, as JSON and into the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/verdicts.json"))
+    parser.add_argument("--page", type=Path, default=Path("docs/verdicts.md"))
     asked = parser.parse_args()
     with ProcessPoolExecutor(asked.workers) as pool:
         found = {name: rates(name, asked.draws, pool) for name in TRUTHS}
     made = {"draws": asked.draws, "test": TEST, "calibration": HELD, "seeds": len(SWEEP.seed)}
     asked.out.write_text(json.dumps(made | {"scenarios": found}, indent=2) + "\n", "utf-8")
-    for name, one in found.items():
-        worst = max(one["false"].values())
-        aimed = one["aimed"]
-        print(
-            f"{name}: most often false {100 * worst:.1f} %; {aimed['at']} {aimed['verdict']} "
-            f"{100 * aimed['rate']:.1f} % (computed: {100 * aimed['computed']:.1f} %)"
-        )
+    page = asked.page.read_text("utf-8")
+    before, after = page.split("<!-- rates -->")[0], page.split("<!-- /rates -->")[1]
+    shown = table(found)
+    asked.page.write_text(f"{before}<!-- rates -->\n{shown}\n<!-- /rates -->{after}", "utf-8")
+    print(shown)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,23 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 from scipy.stats import binomtest
 
-from regrow.compare.claims import claims_json
+from regrow.compare.claims import claims_json, position
 from regrow.compare.curves import all_curves, wilson
 from regrow.compare.evidence import gather
 from regrow.compare.measures import MEASURES
+from regrow.compare.significance import holm
 from regrow.compare.study import METHODS, Study
 from regrow.compare.tables import comparison_json, measures_json, paired_json, summary_json
+from regrow.evaluate.predictions import Predictions
 from regrow.plot.evidence import evidence_figures
 from regrow.plot.style import save
 from regrow.support.schema import Sweep
@@ -223,3 +227,166 @@ def test_show_prints_the_claims_and_markdown_tables(tmp_path: Path) -> None:
     assert len({line.count("|") for line in lines[:6]}) == 1
     assert lines[2].startswith("| 0 | 100.0 % | teacher | ")
     assert any(line.startswith("| Labels are not needed") for line in lines)
+
+
+def answered(run: Predictions, right: float, seed: int = 0) -> Predictions:
+    """The same questions of five choices, that share of them answered right, at random."""
+    hits = np.random.default_rng(seed).random(len(run)) < right
+    chosen = [gold if hit else (gold + 1) % 5 for gold, hit in zip(run.answers, hits, strict=True)]
+    scores = [[-1.0 if place == one else -3.0 for place in range(5)] for one in chosen]
+    return dataclasses.replace(run, log_probs=scores)
+
+
+@pytest.fixture(scope="module")
+def floored() -> Any:
+    """At 0.2 both students regrow and KL leads; at 0.85 KL leads as much, and nothing regrew."""
+    sweep = sweep_of(sparsity=(0.2, 0.85), train_size=(200, 600))
+    study = simulated_study(sweep, test=400, calibration=40)
+    teacher = study["teacher"]
+    for sparsity, pruned, ce, kl in ((0.2, 0.3, 0.5, 0.7), (0.85, 0.3, 0.05, 0.25)):
+        study[f"pruned/l2-{sparsity}"] = dataclasses.replace(
+            answered(teacher, pruned, 1),
+            parameters=round(1000 - 600 * sparsity),
+            mlp_parameters=round(600 - 600 * sparsity),
+        )
+        start = study[f"pruned/l2-{sparsity}"]
+        for size in (200, 600):
+            study[f"finetune/l2-{sparsity}-{size}-0"] = answered(start, ce, size)
+            study[f"distill/l2-{sparsity}-{size}-0"] = answered(start, kl, size + 1)
+    return study, sweep
+
+
+def test_a_cell_where_nothing_regrew_gives_no_verdict(floored: Any) -> None:
+    evidence = gather(*floored, SETTINGS)
+    cells = paired_json(evidence)["sweep"]
+    assert cells["l2-0.2-600"]["regrew"] == ["finetune", "distill"]
+    assert cells["l2-0.2-600"]["verdict"] == "superior"
+    nothing = cells["l2-0.85-600"]
+    assert nothing["p"] < 1e-6  # a clear difference between two students at the floor
+    assert (nothing["regrew"], nothing["holm_p"]) == ([], None)
+    assert nothing["verdict"] == "not testable"
+    found = claims_json(evidence)
+    assert "1 cell" not in found["kl_matches_ce"]["why"]
+    assert "of 2 cells" in found["kl_matches_ce"]["why"]
+    assert "in 2 more nothing regrew" in found["kl_matches_ce"]["why"]
+    # Retention at 0.85 is 49 %: the paper's cell, which says nothing here.
+    assert found["three_to_five_points"]["verdict"] == "not testable"
+    assert found["three_to_five_points"]["why"].startswith("Nothing regrew")
+    gap = comparison_json(evidence)["sweep"]["l2-0.2-600"]["difference"]["estimate"]
+    assert found["kl_matches_ce"]["estimate"] == pytest.approx(gap, abs=0.05)
+
+
+def test_what_was_named_before_is_one_family_and_the_rest_is_corrected_over_all() -> None:
+    sweep = sweep_of(sparsity=(0.1, 0.2, 0.4))
+    study = simulated_study(sweep, test=150, calibration=10, gain=0.35, seed=3)
+    named = compare_settings(resamples=200, primary=["l2-0.2-600"], secondary=["l2-0.1-600"])
+    cells = paired_json(gather(study, sweep, named))["sweep"]
+    everything = paired_json(gather(study, sweep, SETTINGS))["sweep"]
+    assert [cell["named"] for cell in cells.values()] == ["secondary", "primary", "exploratory"]
+    assert all(cell["regrew"] for cell in cells.values())
+    p = {name: cell["p"] for name, cell in cells.items()}
+    family = dict(zip(("l2-0.1-600", "l2-0.2-600"), holm(list(p.values())[:2]), strict=True))
+    for name, value in family.items():
+        assert cells[name]["holm_p"] == pytest.approx(value)
+    assert cells["l2-0.4-600"]["holm_p"] == everything["l2-0.4-600"]["holm_p"]
+    rows = all_curves(gather(study, sweep, named))["difference"]
+    assert [row["named"] for row in rows] == ["secondary", "primary", "exploratory"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word", "sentence"),
+    [
+        (0.031, 0.049, "inside", "within the claimed"),
+        (0.001, 0.031, "overlapping", "lies above 0"),
+        (-0.01, 0.04, "overlapping", "holds 0 too"),
+        (0.02, 0.09, "overlapping", "lies above 0"),
+        (0.051, 0.131, "above", "larger than the claimed"),
+        (-0.02, 0.029, "below", "smaller than the claimed"),
+    ],
+)
+def test_three_to_five_points_are_judged_against_three_to_five(
+    low: float, high: float, word: str, sentence: str
+) -> None:
+    found, why = position(low, high)
+    assert found == word and sentence in why
+
+
+def test_data_scaling_is_a_difference_of_differences(written: dict[str, Any]) -> None:
+    claim = written["claims"]["lead_grows_with_data"]
+    cells, paired = written["comparison"]["sweep"], written["paired"]["sweep"]
+    sizes = (200, 2000)
+    kept = [s for s in (0.2, 0.85) if all(paired[f"l2-{s}-{n}"]["regrew"] for n in sizes)]
+    lead = {
+        size: np.mean([cells[f"l2-{s}-{size}"]["difference"]["estimate"] for s in kept])
+        for size in sizes
+    }
+    assert claim["estimate"] == pytest.approx(lead[2000] - lead[200], abs=1e-5)
+    assert "equal epochs" in claim["quantity"]
+    assert "under KL and by" in claim["why"] and "under CE" in claim["why"]
+
+
+def test_probabilities_are_those_of_the_scores_that_decide() -> None:
+    sweep = sweep_of(sparsity=(0.2,))
+    study = simulated_study(sweep, test=80)
+    settings = compare_settings(resamples=100, accuracy="per_character")
+    evidence = gather(study, sweep, settings)
+    for name, model in evidence.models.items():
+        run = study[name].of_split("test")
+        assert (model.test.chosen == model.test.logs.argmax(axis=1)).all()
+        scores = np.array(run.log_probs) / np.array(run.characters)
+        assert model.test.logs == pytest.approx(log_softmax(scores, axis=1))
+        assert model.raw is not None
+        assert model.raw.test.logs == pytest.approx(log_softmax(run.log_probs, axis=1))
+    cell = measures_json(evidence)["sweep"]["l2-0.2-600"]
+    assert cell["nll"] != cell["nll_raw"]
+    assert "accuracy_raw" in cell and "ece_raw" in cell
+
+
+def test_measures_by_hand() -> None:
+    sweep = sweep_of(sparsity=(0.2,))
+    evidence = gather(simulated_study(sweep, test=90), sweep, SETTINGS)
+    teacher, student = (evidence.models[name] for name in ("teacher", "distill/l2-0.2-600-0"))
+    found = measures_json(evidence)["sweep"]["l2-0.2-600"]
+    right = teacher.test.hits == 1
+    for measure, rows in (("accuracy_teacher_right", right), ("accuracy_teacher_wrong", ~right)):
+        wanted = student.test.hits[rows].mean()
+        assert found[measure]["distill"]["estimate"] == pytest.approx(wanted, rel=1e-5)
+    assert student.scaled is not None and teacher.scaled is not None
+    said = [math.log(5) - one.nll.mean() for one in (student.scaled, teacher.scaled)]
+    assert found["information"]["distill"]["estimate"] == pytest.approx(said[0] / said[1], rel=1e-5)
+    # Its draws are those of the data that each takes, and so is the estimate by scikit-learn.
+    for measure in ("nll", "brier"):
+        values = getattr(student.test, measure)
+        assert found[measure]["distill"]["estimate"] == pytest.approx(values.mean(), rel=1e-5)
+
+
+def test_a_run_whose_scaling_degenerates_is_told() -> None:
+    sweep = sweep_of(sparsity=(0.2,))
+    study = simulated_study(sweep, test=60)
+    wrong = answered(study["pruned/l2-0.2"], 0.0)
+    study["pruned/l2-0.2"] = wrong
+    found = measures_json(gather(study, sweep, SETTINGS))
+    assert str(found["temperatures"]["pruned/l2-0.2"]).startswith("infinite: ")
+    scaled = found["sweep"]["l2-0.2-600"]["nll_scaled"]["pruned"]["estimate"]
+    assert scaled == pytest.approx(math.log(5), rel=1e-5)  # uniform, and not worse
+    assert found["temperatures"]["teacher"] > 0
+
+
+def test_what_is_short_is_named() -> None:
+    sweep = sweep_of(sparsity=(0.2,))
+    for test, held, word in ((1500, 20, "calibration"), (200, 2000, "test")):
+        study = simulated_study(sweep, test=test, calibration=held, gain=0.05, seed=2)
+        why = claims_json(gather(study, sweep, SETTINGS))["smaller_sets"]["why"]
+        assert f"{word} questions" in why, why
+
+
+def test_the_summary_fits_a_terminal() -> None:
+    sweep = sweep_of(sparsity=(0.15, 0.4, 0.8), train_size=(200, 600), score=("l2", "random"))
+    found = summary_json(gather(simulated_study(sweep, test=60), sweep, SETTINGS))
+    assert list(found) == [
+        *("teacher", "longest"),
+        *(f"{name}{kept}" for kept in (91, 76, 52) for name in ("ce", "kl", "lo", "hi")),
+    ]
+    assert len(found) <= 15
+    columns = [max(len(name), len(str(value))) + 2 for name, value in found.items()]
+    assert len("metrics/summary.json") + sum(columns) <= 120

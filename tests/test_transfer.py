@@ -110,3 +110,12 @@ def test_rows_hold_every_number_and_the_figure_is_the_same_to_the_byte(study, tm
         save(transfer_figure(rows, {"confidence": 0.95}), tmp_path / name)
     for kind in ("png", "svg"):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+
+
+def test_a_set_named_all_keeps_its_own_numbers(study: Study) -> None:
+    named = {
+        name: replace(run, splits=[s.replace("transfer.a", "transfer.all") for s in run.splits])
+        for name, run in study.items()
+    }
+    found = transfer_json(named, SWEEP, SETTINGS)
+    assert [found[name]["questions"] for name in ("all", "b", "all sets")] == [30, 20, 50]
