@@ -75,7 +75,7 @@ def effect(bench: Bench) -> Row:
 
     The p-value is that of the exact paired test; the target is that of a test which finds nothing.
     """
-    from regrow.compare.bootstrap import difference_interval, resample
+    from regrow.compare.bootstrap import mean_interval, resample
     from regrow.compare.significance import paired_test
     from regrow.evaluate.accuracy import right
     from regrow.evaluate.predictions import read_predictions
@@ -99,7 +99,7 @@ def effect(bench: Bench) -> Row:
         answers.append(right(found, settings.accuracy)[None])
     tested = paired_test(answers[0], answers[1])
     draws = resample(answers[0].shape[1], 1, settings.resamples, settings.seed)
-    difference = difference_interval(answers[0], answers[1], draws, settings.confidence)
+    difference = mean_interval(answers[0] - answers[1], draws, settings.confidence, bounds=(-1, 1))
     ends = (difference.low, difference.high)
     return Row(
         group=GROUP,
