@@ -48,6 +48,8 @@ def predict(
     """Score every choice of every question of `parts`."""
     every = [question for part in parts for question in part.questions]
     trees = build_trees(tokenizer, every, prompt_format)
+    # Before the model runs: FSDP2 leaves a tied matrix in two places until the next step.
+    parameters, mlp_parameters = count_parameters(model), count_mlp_parameters(model)
     return Predictions(
         ids=[question.id for question in every],
         splits=[part.split for part in parts for _ in part.questions],
@@ -57,6 +59,6 @@ def predict(
         characters=[
             [len(text) - 1 for text in continuations(question, prompt_format)] for question in every
         ],
-        parameters=count_parameters(model),
-        mlp_parameters=count_mlp_parameters(model),
+        parameters=parameters,
+        mlp_parameters=mlp_parameters,
     )

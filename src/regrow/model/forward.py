@@ -33,8 +33,15 @@ class OutputLayer:
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Logits [n, vocabulary] of states [n, hidden], as transformers computes them."""
+        return self.capped(self.uncapped(states))
+
+    def uncapped(self, states: torch.Tensor) -> torch.Tensor:
+        """The matrix product alone."""
         # Not by a call of the module, which FSDP2 would take for another forward of the model.
-        logits = F.linear(states, self.linear.weight, self.linear.bias)
+        return F.linear(states, self.linear.weight, self.linear.bias)
+
+    def capped(self, logits: torch.Tensor) -> torch.Tensor:
+        """Squash logits where the model does."""
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
 

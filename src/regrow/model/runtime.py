@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from regrow.support import ranks
+from regrow.support.environment import has_bfloat16_products
+from regrow.support.errors import UserError
 from regrow.support.schema import Compute
 
 _runtime: dict[str, torch.dtype] = {}
@@ -33,14 +35,27 @@ def fix_runtime(compute: Compute, seed: int, keep_memory: bool = True) -> None:
     - seeds: nothing here should draw from global generators, but a model with dropout does.
 
     With `keep_memory`, freed memory is kept for the next step, which is faster and takes more.
+
+    Raises:
+        UserError: bfloat16 products are asked for where there are none, or the processes are not
+            as many as `compute.processes`.
     """
+    mixed = compute.mixed_precision is not None
+    if mixed and not has_bfloat16_products(compute.device):
+        raise UserError(
+            f"compute.mixed_precision is bfloat16, but {compute.device} here multiplies no such "
+            "matrices itself, and would take a hundred times as long; set it to null, or take "
+            "another machine (`python -m regrow doctor` says what one has)"
+        )
     ranks.join(compute)
+    sharded = compute.shard and ranks.world() > 1
     # Gathered weights come and go: kept blocks of them double the peak.
-    if keep_memory and not compute.shard:
+    if keep_memory and not sharded:
         _keep_freed_memory()
     # Under FSDP2 the type of products is part of how the model is sharded.
-    mixed = compute.mixed_precision is not None and not compute.shard
-    _runtime.update({"products": torch.bfloat16} if mixed else {})
+    _runtime.clear()
+    if mixed and not sharded:
+        _runtime["products"] = torch.bfloat16
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(True)

@@ -12,12 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from regrow.support import ranks
 from regrow.support.errors import UserError, file_fault
@@ -27,7 +21,7 @@ from regrow.support.resume import Unfinished, fingerprints
 # The file that a checkpoint gets when all others are on the disk; it holds their hashes.
 WHOLE = "whole"
 LOG = "log.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
+MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW names them
 # Tensors a file: a rank holds the bytes of one file in memory while it writes.
 A_FILE = 16
 Logged = list[tuple[float, float, float]]
@@ -42,13 +36,17 @@ def save_checkpoint(
 
     Args:
         model: not the wrapper of DDP.
-        optimizer: its AdamW.
+        optimizer: its AdamW, with states.
         logged: loss, gradient norm and learning rate of every step so far.
         state: where to.
 
     Raises:
         UserError: the system did not let a rank write.
     """
+    # Imported where they are used, for they take a second that most trainings need not wait for.
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     earlier = ranks.told(_last_checkpoint(state.folder) if ranks.first() else None)
     written = state.folder / f"checkpoint-{len(logged)}"
     try:
@@ -79,14 +77,14 @@ def load_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Unfinis
     checkpoint = ranks.told(_whole_checkpoint(state) if ranks.first() else None)
     if checkpoint is None:
         return []
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
     if ranks.first():
         print(f"An interrupted training goes on from its {checkpoint.name}.", flush=True)
     logged = [tuple(values) for values in json.loads((checkpoint / LOG).read_text("utf-8"))]
-    for parameter in model.parameters():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(len(logged)), device=parameter.device),
-            **{name: torch.zeros_like(parameter) for name in MOMENTS},
-        }
+    for kept in optimizer.state.values():
+        kept["step"].fill_(len(logged))
     reader = HuggingFaceStorageReader(str(checkpoint))
     _quietly(load, _tensors(model, optimizer), storage_reader=reader)
     return logged

@@ -11,22 +11,25 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from dvclive.live import Live
 from torch.nn.parallel import DistributedDataParallel
 
-from regrow.model.forward import OutputLayer, read_rows
+from regrow.model.forward import read_rows
+from regrow.model.parts import summed_in_parts
 from regrow.model.trees import Positions, Tree, flat_rows, pack
-from regrow.retrain.checkpoint import Logged, load_checkpoint, save_checkpoint
+from regrow.retrain.checkpoint import MOMENTS, Logged, load_checkpoint, save_checkpoint
 from regrow.support import ranks
 from regrow.support.errors import UserError
 from regrow.support.resume import Unfinished
 from regrow.support.schema import Compute, Training
 
+# Rows whose logits are in memory at once: enough for matrix products to run at full speed.
+PART_ROWS = 128
 METRICS = ("loss", "grad_norm", "learning_rate")
 
 
@@ -88,7 +91,7 @@ def train(
     write_log = _log(log, logged) if ranks.first() else None
     engine = model
     if ranks.world() > 1 and not compute.shard:
-        engine = DistributedDataParallel(model, broadcast_buffers=False)
+        engine = DistributedDataParallel(model, forward_sync_buffers=False)
     if compute.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     engine.train()
@@ -116,13 +119,23 @@ def train(
 
 
 def _adamw(model: Any, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that lets norms and biases not decay."""
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that lets norms and biases not decay.
+
+    Its states are there from the start: made in the first step, as AdamW would, they would lie
+    between what the step has freed, and the next one would find no room that is large enough.
+    """
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, fused=True)
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    for parameter in parameters:
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            **{name: torch.zeros_like(parameter) for name in MOMENTS},
+        }
+    return optimizer
 
 
 def _share_of_rate(step: int, steps: int, settings: Training) -> float:
@@ -180,11 +193,31 @@ def summed_loss(engine: Any, task: Task, places: Sequence[int]) -> torch.Tensor:
     """The task's loss of some questions, summed over the rows that it reads."""
     trees = [task.trees[place] for place in places]
     batch = pack(trees)
+    losses = [(task.rows(part), partial(_loss, task, part)) for part in _parts(task, places)]
+    return read_rows(
+        engine,
+        batch,
+        flat_rows(batch, trees, task.positions),
+        lambda states, output: summed_in_parts(states, output, losses),
+    )
 
-    def read(states: torch.Tensor, output: OutputLayer) -> torch.Tensor:
-        return task.loss(output(states), places)
 
-    return read_rows(engine, batch, flat_rows(batch, trees, task.positions), read)
+def _loss(task: Task, places: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+    return task.loss(logits, places)
+
+
+def _parts(task: Task, places: Sequence[int]) -> list[list[int]]:
+    """Questions of at most `PART_ROWS` rows together, or a longer one alone."""
+    parts: list[list[int]] = []
+    rows = PART_ROWS
+    for place in places:
+        more = task.rows([place])
+        if rows + more > PART_ROWS:
+            parts.append([])
+            rows = 0
+        parts[-1].append(place)
+        rows += more
+    return parts
 
 
 def _check_finite(values: Sequence[float], number: int, steps: int) -> None:
@@ -204,6 +237,8 @@ def _log(folder: Path, logged: Logged) -> Callable[[int, Sequence[float]], None]
     waits for DVC Studio. Nor is `Live.make_summary`: what it writes beside the curves is no curve,
     of which `dvc plots` warns.
     """
+    from dvclive.live import Live
+
     live: Any = Live(
         str(folder), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False
     )
