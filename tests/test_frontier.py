@@ -12,8 +12,11 @@ from regrow.device.files import read_files
 from regrow.device.frontier import frontier_json, pareto
 from regrow.device.measure import spread
 from regrow.evaluate.predictions import Predictions, write_predictions
+from regrow.report.device import on_the_device
+from regrow.report.files import Source
 from regrow.support.errors import UserError
 from regrow.support.schema import Compare, Sweep
+from tiny_models import regrow, write_params
 
 QUESTIONS, HELD = 400, 100
 SWEEP = Sweep(score=["l2"], sparsity=[0.5], train_size=[8], seed=[0])
@@ -190,3 +193,44 @@ def test_noise_is_said_and_not_averaged_away(tmp_path):
     said = doubts(rows[0], rows[0], 101)
     assert "decoding was noisy (100 to 130)" in said
     assert "some repetitions decoded below 101 a second" in said
+
+
+def test_the_commands_say_what_fits_and_what_does_not(tmp_path, monkeypatch, capsys):
+    found = judged(tmp_path, KNOWN)
+    metrics, measured = tmp_path / "frontier.json", tmp_path / "machine.json"
+    metrics.write_text(json.dumps(found))
+    machine = {"machine": {"processor": "A processor"}}
+    given = speeds(found, lambda file: spread([5e9 / file["bytes"]] * 5))
+    measured.write_text(json.dumps({**machine, **given}))
+    files = ("--metrics", metrics, "--measured", measured)
+    write_params(tmp_path)
+    assert regrow(monkeypatch, tmp_path, "choose", "--max-mb", 70, "--min-decode", 50, *files) == 0
+    assert capsys.readouterr().out.startswith("Model: teacher/Q4_0  MB: 60.0  Accuracy, %: 70.0 [")
+    assert regrow(monkeypatch, tmp_path, "choose", "--max-mb", 5, *files) == 1
+    assert "Nothing fits; the smallest file is" in capsys.readouterr().out
+    plots = ("--plots", tmp_path / "plots", "--markdown")
+    assert regrow(monkeypatch, tmp_path, "frontier", *files, *plots) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "| KL against CE | accuracy | distill/l2-0.5-8/F32 | finetune/l2-0.5-8/F32 | +20.0 ["
+        in printed
+    )
+    first = [(tmp_path / "plots" / f"frontier.{kind}").read_bytes() for kind in ("png", "svg")]
+    assert regrow(monkeypatch, tmp_path, "frontier", *files, *plots) == 0
+    assert first == [
+        (tmp_path / "plots" / f"frontier.{kind}").read_bytes() for kind in ("png", "svg")
+    ]
+
+
+def test_the_report_has_the_frontier_of_each_machine(tmp_path):
+    assert on_the_device(Source(tmp_path)) is None
+    found = judged(tmp_path, KNOWN)
+    (tmp_path / "edge" / "metrics").mkdir(parents=True)
+    (tmp_path / "edge" / "metrics" / "frontier.json").write_text(json.dumps(found))
+    assert "not measured" in on_the_device(Source(tmp_path)).parts[0].note
+    (tmp_path / "results" / "edge").mkdir(parents=True)
+    given = {"machine": {"processor": "A"}, **speeds(found, lambda _: spread([7, 9]))}
+    (tmp_path / "results" / "edge" / "a.json").write_text(json.dumps(given))
+    table, verdicts = on_the_device(Source(tmp_path)).parts[:2]
+    assert len(table.rows) == len(found["files"]) and len(verdicts.rows) == len(found["verdicts"])
+    assert [cell.text for cell in table.rows[0]][4] == "8 (noisy)"

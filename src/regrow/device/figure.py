@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.typing import LineStyleType
 
 from regrow.device.choice import Row
@@ -41,12 +42,27 @@ def frontier_figure(rows: Sequence[Row], levels: Mapping[str, float], note: str)
         methods = dict.fromkeys(row.method for row in rows)
         entries = [_entry(METHODS[m].label, METHODS[m].colour, "", "-") for m in methods]
         entries += [_entry(form, "black", mark, "") for form, mark in markers.items()]
+        if len(scores := _scores(rows)) > 1:
+            entries.append(
+                _entry(f"filled: {scores[0]}; hollow: {', '.join(scores[1:])}", "black", "", "")
+            )
         entries += [_entry(LEVELS[n].label, LEVELS[n].colour, "", LEVELS[n].line) for n in levels]
         entries.append(_entry("on the frontier", "#009E73", "o", "", size=11))
         figure.legend(handles=entries, loc="center right", frameon=False, fontsize=8)
         figure.text(0.07, 0.01, note, va="bottom", fontsize=7.5)
         figure.subplots_adjust(left=0.07, right=0.8, top=0.97, bottom=0.2, wspace=0.08)
         return figure
+
+
+def _score(row: Row) -> str:
+    return (row.cell or "").partition("-")[0]
+
+
+def _scores(rows: Sequence[Row]) -> list[str]:
+    """The importance scores; marks of all but the first are hollow."""
+    return list(
+        dict.fromkeys(_score(row) for row in sorted(rows, key=lambda r: r.name) if row.cell)
+    )
 
 
 def _decode(row: Row) -> float:
@@ -75,35 +91,36 @@ def _draw(
     ringed: Callable[[Row], bool],
 ) -> None:
     lines: dict[tuple[str, ...], list[Row]] = {}
+    scores = _scores(rows)
     for row in rows:
-        score, _, size = (row.cell or "").partition("-")
-        key = (row.method, score, size.rpartition("-")[2], row.form)
+        key = (row.method, _score(row), (row.cell or "").rpartition("-")[2], row.form)
         lines.setdefault(("teacher",) if row.method == "teacher" else key, []).append(row)
     for of_line in lines.values():
         ordered = sorted(of_line, key=x)
         style = METHODS[ordered[0].method]
+        # Two losses have files of the same size: their bars stand beside each other.
+        places = [x(row) * (1 + 2 * style.shift) for row in ordered]
+        filled = _score(ordered[0]) in ("", *scores[:1])
         heights = [100 * row.accuracy["estimate"] for row in ordered]
-        axes.plot(
-            [x(row) for row in ordered],
-            heights,
-            color=style.colour,
-            linestyle=style.line,
-            linewidth=1,
-        )
-        for row, height in zip(ordered, heights, strict=True):
+        axes.plot(places, heights, color=style.colour, linestyle=style.line, linewidth=1)
+        for row, at, height in zip(ordered, places, heights, strict=True):
             ends = [[height - 100 * row.accuracy["low"]], [100 * row.accuracy["high"] - height]]
             axes.errorbar(
-                [x(row)],
+                [at],
                 [height],
                 yerr=ends,
                 color=style.colour,
                 marker=markers[row.form],
                 markersize=4.5,
+                markerfacecolor=style.colour if filled else "white",
                 elinewidth=0.5,
                 alpha=0.9,
             )
             if ringed(row):
-                axes.plot([x(row)], [height], "o", color="#009E73", markersize=11, fillstyle="none")
+                axes.plot([at], [height], "o", color="#009E73", markersize=11, fillstyle="none")
     if rows:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
