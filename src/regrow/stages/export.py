@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from regrow.device.export import BLOCK, write_gguf
-from regrow.device.runtime import describe
+from regrow.device.runtime import describe, library
 from regrow.device.tokens import source_pre_tokenizer
 from regrow.support.files import write_json
 
@@ -21,5 +21,6 @@ def main(
     multiple_of: Annotated[int, typer.Option(help="pad MLPs to a multiple of this")] = BLOCK,
 ) -> None:
     """Write --model as a GGUF file that llama.cpp runs and quantises."""
+    library()  # before anything is written: it describes the file
     write_gguf(model, out, "F32", multiple_of, source_pre_tokenizer(base) if base else None)
     write_json(record, {"format": "F32", **describe(out), "fallbacks": {}})
