@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,7 @@ def ranks_settings(**changes: Any) -> Any:
 
 def prepare(folder: Path, world: int, **compute: Any) -> list[str]:
     """A folder to fine-tune in; the command."""
-    training = {**PARAMS["training"], "batch_size": 2, "epochs": 3}
+    training = {**PARAMS["training"], "batch_size": 2, "epochs": 12}
     launched = {"processes": world, "shard": True, **compute}
     write_params(folder, compute={**PARAMS["compute"], **launched}, training=training)
     for name, values in (("questions", QUESTIONS),):
@@ -327,8 +328,10 @@ def test_killed_ranks_end_the_others_and_the_next_run_goes_on_to_the_same_bytes(
             subprocess.run(["rm", "-rf", str(tmp_path / name)], check=True)
         patience = 1.0
         while True:
-            whom = (("one", "all", "first") * kills)[killed]
-            ended, said = run_killed(arguments, tmp_path, whom, draw.random() * duration * patience)
+            # Behind the last kill, to the end.
+            seconds = draw.uniform(0.3, 1) * duration * patience if killed < kills else 3600
+            whom = ("one", "all", "first")[killed % 3]
+            ended, said = run_killed(arguments, tmp_path, whom, seconds)
             went_on += "goes on from its checkpoint" in said
             if ended:
                 break
@@ -348,7 +351,8 @@ def run_killed(arguments: list[str], folder: Path, whom: str, seconds: float) ->
         launcher = subprocess.Popen(
             arguments, cwd=folder, env=environment(), stdout=printed, stderr=printed
         )
-        time.sleep(seconds)
+        with suppress(subprocess.TimeoutExpired):
+            launcher.wait(seconds)
         workers = children(launcher.pid)
         if whom != "all":
             workers = workers[:1] if whom == "first" else workers[1:2]
@@ -396,3 +400,21 @@ def test_a_device_is_taken_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> 
     assert ranks.local_device("cuda") == "cuda:3"
     assert ranks.local_device("cuda:1") == "cuda:1"
     assert ranks.local_device("cpu") == "cpu"
+
+
+@pytest.mark.slow
+def test_the_papers_study_is_rehearsed_from_the_source_to_the_table(
+    new_study: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    study = new_study(tmp_path)
+    (study.root / "params.yaml").write_bytes(
+        (ROOT / "studies" / "olmo2-rehearsal.yaml").read_bytes()
+    )
+    study.run(sys.executable, "-m", "regrow", "rehearsal", PYTHONPATH="src")
+    # The launcher starts ranks by the name of its own Python, which here is the real one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{study.environment['PATH']}"
+    study.dvc("repro", PATH=path)
+    summary = json.loads((study.root / "metrics" / "summary.json").read_text(encoding="utf-8"))
+    assert summary
+    config = json.loads((study.root / "models/distill/l2-0.2-32-0/config.json").read_text("utf-8"))
+    assert config["intermediate_size"] == 768 and config["dtype"] == "float32"

@@ -32,7 +32,10 @@ def main(
 ) -> None:
     """Measure what pruning takes from each layer: weight norms, activations, removed neurons."""
     params = read_params()
-    fix_runtime(params.compute, params.prune.seed)
+    # Over few questions, so in one process however many the others take.
+    compute = params.compute
+    alone = compute.model_copy(update={"processes": 1, "shard": False})
+    fix_runtime(alone, params.prune.seed)
     model = load_model(teacher, params.compute.dtype, params.compute.device)
     trees = build_trees(load_tokenizer(teacher), read_questions(questions), params.prompt.format)
     walked = trees[:QUESTIONS]

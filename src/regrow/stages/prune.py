@@ -48,6 +48,8 @@ def main(
     kept = choose_neurons(teacher, compute.dtype, score, settings.seed, count, norms)
     if not ranks.first():
         return
+    if not ranks.first():
+        return
     with replacing(out) as beside:
         model = write_pruned(teacher, kept, beside, compute.dtype)
         tokenizer.save_pretrained(beside)
