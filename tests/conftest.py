@@ -182,6 +182,21 @@ def data_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Studies under DVC
 
 
+def copy_project(root: Path, *more: str) -> None:
+    """Copy what a study is run with, and these files or folders too, to a new folder."""
+    root.mkdir(parents=True)
+    left_out = shutil.ignore_patterns("__pycache__", "*.egg*")
+    for name in (
+        *("dvc.yaml", ".dvcignore", ".gitignore", "Makefile", "src", "data/README.md"),
+        *("models/README.md", ".dvc/config", ".dvc/.gitignore", ".dvc/plots", *more),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, root / name, ignore=left_out)
+        else:
+            shutil.copy(ROOT / name, root / name)
+
+
 @dataclass(frozen=True)
 class Study:
     """A git and DVC repository with this project's pipeline and code, and tiny parameters."""
@@ -317,19 +332,7 @@ def new_study(
 
     def make(parent: Path) -> Study:
         study = Study(parent / FOLDER, environment)
-        study.root.mkdir(parents=True)
-        for name in ("dvc.yaml", ".dvcignore", ".gitignore", "Makefile"):
-            shutil.copy(ROOT / name, study.root)
-        shutil.copytree(
-            ROOT / "src", study.root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg*")
-        )
-        for name in ("data", "models"):
-            (study.root / name).mkdir()
-            shutil.copy(ROOT / name / "README.md", study.root / name)
-        (study.root / ".dvc").mkdir()
-        for name in ("config", ".gitignore"):
-            shutil.copy(ROOT / ".dvc" / name, study.root / ".dvc")
-        shutil.copytree(ROOT / ".dvc" / "plots", study.root / ".dvc" / "plots")
+        copy_project(study.root)
         params = deepcopy(PARAMS)
         params["model"]["source"] = f"file:{model_source}"
         params["data"]["source"] = f"file:{data_source}"

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from regrow.support.schema import Params
 
 ROOT = Path(__file__).parent.parent
-OPTIONS = ("--metrics", "metrics/comparison.json", "--plots", "plots")
+OPTIONS = ("--metrics", "metrics/compare", "--plots", "plots/compare")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -89,8 +89,20 @@ def test_every_dependency_has_its_reason_and_every_import_is_a_dependency():
         )
     }
     others = imported - sys.stdlib_module_names - {"regrow"}
+    packages = {"ruamel": "ruamel.yaml", "sklearn": "scikit-learn"}
     known = runtime | declared(extras["edge"])
-    assert {name.replace("ruamel", "ruamel.yaml").replace("_", "-") for name in others} <= known
+    assert {packages.get(name, name).replace("_", "-") for name in others} <= known
+
+
+def test_the_code_and_tests_that_pages_name_are_there():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(
+            r"`((?:src/regrow|tests|benchmarks)/(?!\w*/?NAME)[\w/]+\.\w+)`", text
+        ):
+            assert (ROOT / path).is_file(), f"{page.name}: {path}"
+        for name in re.findall(r"`(test_\w+\.py)`", text):
+            assert (ROOT / "tests" / name).is_file(), f"{page.name}: {name}"
 
 
 # The full study
