@@ -100,7 +100,9 @@ def test_known_leads_are_found_and_so_is_one_that_is_lost(tmp_path):
 
 def test_students_meet_the_teacher_at_equal_bytes(tmp_path):
     # Q8_0 students have the bytes of the teacher's Q4_0, Q4_0 students none.
-    found = of_kind(judged(tmp_path, KNOWN), "bytes")
+    whole = judged(tmp_path, KNOWN)
+    assert whole["without_teacher"] == [f"{loss}/l2-0.5-8/Q4_0" for loss in ("finetune", "distill")]
+    found = of_kind(whole, "bytes")
     assert set(found) == {"distill/l2-0.5-8/Q8_0", "finetune/l2-0.5-8/Q8_0"}
     kl = found["distill/l2-0.5-8/Q8_0"]
     assert kl["other"] == "teacher/Q4_0"

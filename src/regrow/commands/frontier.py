@@ -58,4 +58,6 @@ def main(
             table.add_row(*line)
         Console(highlight=False, width=180).print(table)
     print(note)
+    if found["without_teacher"]:
+        print(f"No format of the teacher is of the bytes of {', '.join(found['without_teacher'])}.")
     print((plots / "frontier.png").as_posix())

@@ -54,6 +54,7 @@ class Judge:
     def __init__(self, files: Mapping[str, File], floor: float, settings: Compare) -> None:
         """floor: the accuracy of choosing the longest choice."""
         self.files, self.floor, self.settings = files, floor, settings
+        self.without_teacher: list[str] = []  # students that no format of it is as small as
         seeds, questions = max(file.hits.shape for file in files.values())
         self.draws: dict[int, Resamples] = {
             count: resample(questions, count, settings.resamples, settings.seed)
@@ -137,6 +138,8 @@ class Judge:
             above = [one for one in teachers if one.bytes > file.bytes]
             if below and above:
                 yield self._between(file, below[-1], above[0])
+            else:
+                self.without_teacher.append(file.name)
 
     def _between(self, file: File, low: File, high: File) -> Verdict:
         """A student against the teacher at bytes where there is none: between two of its formats.
@@ -206,6 +209,7 @@ def frontier_json(
     floor = float(longest_choice(test).mean())
     judge = Judge(files, floor, settings)
     accuracy = {name: judge.accuracy(file) for name, file in files.items()}
+    verdicts = judge.verdicts()
     best = pareto({name: (file.bytes, accuracy[name].estimate) for name, file in files.items()})
     return {
         "questions": len(test),
@@ -229,6 +233,7 @@ def frontier_json(
             }
             for name, file in files.items()
         },
+        "without_teacher": judge.without_teacher,
         "verdicts": [
             {
                 "kind": one.kind,
@@ -240,6 +245,6 @@ def frontier_json(
                 "holm_p": None if one.holm_p is None else rounded(one.holm_p),
                 "verdict": one.verdict,
             }
-            for one in judge.verdicts()
+            for one in verdicts
         ],
     }

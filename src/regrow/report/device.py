@@ -33,5 +33,8 @@ def on_the_device(source: Source) -> Section | None:
     drawn = source.folder / "edge" / "plots" / "frontier.svg"
     if drawn.exists():
         parts.append(figure(drawn, source))
+    if found["without_teacher"]:
+        names = ", ".join(found["without_teacher"])
+        parts.append(Note(f"No format of the teacher is of the bytes of {names}."))
     parts.append(Note(f"{found['questions']:,} test questions; docs/edge.md says how it was done."))
     return Section("device", "On the device", parts)
