@@ -68,7 +68,9 @@ def theirs(settings: dict[str, Any]) -> Prepared:
             gradient_accumulation_steps=accumulated,
             num_train_epochs=1,
             learning_rate=RATE,
-            lr_scheduler_type=SCHEDULES[params.training.schedule],
+            lr_scheduler_type={"constant": "constant_with_warmup"}.get(
+                params.training.schedule, params.training.schedule
+            ),
             warmup_steps=params.training.warmup,
             weight_decay=params.training.weight_decay,
             max_grad_norm=params.training.max_grad_norm,
