@@ -158,7 +158,7 @@ def test_the_summary_is_first_and_sections_are_one_list(made: Path) -> None:
     (one,) = read_results(made)
     ids = [section.id for section in one.sections]
     assert ids[:2] == ["summary", "claims"]
-    assert len(ids) == len(SECTIONS) - 1  # no other tasks' sets here
+    assert len(ids) == len(SECTIONS) - 2  # no other tasks, no device
     summary = read(made / "metrics/summary.json")
     (table,) = tables(one, "summary")
     for row in table.rows:
