@@ -18,8 +18,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common import Bench
 from benchmarks.contest import environment
 from benchmarks.machine import machine, versions
+from benchmarks.results import Measure, Row, Target
 from regrow.support.files import write_json
 from regrow.support.params import PARAMS_FILE, read_params
 
@@ -155,6 +157,28 @@ def main(
         },
     )
     Console().print(table(found))
+
+
+ROWS = ("40 M parameters, 8 questions", "48 M, deep and untied", "48 M, evaluation")
+
+
+def rows(bench: Bench) -> Iterator[Row]:
+    """How far `plan` is off the memory of three cases; all of them are measured by `main`."""
+    for case in CASES:
+        if case.name in ROWS:
+            folder = bench.scratch / f"memory-{ROWS.index(case.name)}"
+            folder.mkdir()
+            found = measure(case, folder)
+            yield Row(
+                group="memory",
+                name=f"plan, peak memory of {case.stage}: {case.name}",
+                ours=Measure(what="off by", unit="%", values=[100 * abs(found.error)]),
+                target=Target.most(100 * ONE, f"<= {ONE:.0%}"),
+                notes={
+                    "MiB predicted": found.predicted / MEBI,
+                    "MiB measured": found.measured / MEBI,
+                },
+            )
 
 
 def table(found: list[Found]) -> Table:

@@ -14,6 +14,7 @@ from benchmarks import (
     ceilings,
     evaluate,
     growth,
+    memory,
     pruned,
     record,
     startup,
@@ -37,6 +38,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "startup": startup.rows,
     "growth": growth.rows,
     "tokens": tokens.rows,
+    "memory": memory.rows,
 }
 BUSY = 0.5  # a load at the start that other work must have caused
 
@@ -53,7 +55,7 @@ def main(
     render: Annotated[bool, typer.Option(help="Measure nothing: show what --out holds.")] = False,
 ) -> None:
     """Measure the study that lies in this folder; parts: ceilings, evaluate, training,
-    breakdown, record, pruned, startup, growth, tokens."""
+    breakdown, record, pruned, startup, growth, tokens, memory."""
     for name in only or []:
         if name not in GROUPS:
             raise UserError(f"there is no part {name!r}; choose of {', '.join(GROUPS)}")

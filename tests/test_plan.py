@@ -1,7 +1,10 @@
 """What a study takes, planned: shapes, memory, advice, the table; four predictions, measured."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -156,3 +159,20 @@ def test_predicted_memory_is_what_is_measured(name, tmp_path, monkeypatch):
     assert abs(found.error) <= (
         measured_memory.ONE if case.processes == 1 else measured_memory.MANY
     )
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_the_command_beside_it_prints(monkeypatch):
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    block = page.partition("<!-- plan: begin -->\n\n```\n$ ")[2].partition("\n```\n")[0]
+    command, _, shown = block.partition("\n")
+    done = subprocess.run(
+        [sys.executable, *command.split()[1:]],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "140", "PYTHONPATH": "src"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
+    assert lines == shown.splitlines()

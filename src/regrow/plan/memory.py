@@ -21,6 +21,7 @@ from regrow.support.schema import Compute
 
 LOGITS = 4  # float32, in which losses and scores are made
 PART_ROWS = 128  # of a step's logits, as retrain/trainer.py makes them
+HOLES = 1.2  # batches are of many sizes, and what one frees does not always hold the next; measured
 COPIES = 5  # of these logits: as they are, softened, their log-softmax, gradients of two
 
 
@@ -73,7 +74,7 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
     matrix = shape.embedding * own
     # Logits of a part of the rows, and the output matrix' gradient.
     output = COPIES * min(load.read, PART_ROWS) * int(shape.config.vocab_size) * LOGITS + matrix
-    first = kept + max(output, backward) + (gradients if accumulated else 0)
+    first = int(HOLES * (kept + max(output, backward))) + (gradients if accumulated else 0)
     # The embedding's gradient comes last: a tied matrix has one already, to which it is added.
     last = gradients + saved.layer + max(backward, matrix if shape.tied else 0)
     if compute.shard:
@@ -103,7 +104,10 @@ def inference(shape: Shape, load: Load, compute: Compute, copies: int) -> int:
     logits = LOGITS * copies + (width if width < LOGITS else 0)
     inside = load.tokens * (3 * hidden * own + 3 * neurons * width)
     behind = load.tokens * hidden * own + load.read * int(shape.config.vocab_size) * logits
-    return shape.parameters * own + max(inside, behind)
+    held = shape.parameters * own
+    if compute.shard:  # and a layer's weights, those of the next, and the output matrix
+        held = held // compute.processes + 2 * shape.layer * width + shape.embedding * width
+    return held + max(inside, behind)
 
 
 # What autograd saves

@@ -24,7 +24,6 @@ class Shape:
         layer: parameters of a decoder layer.
         outside: all but those of the layers: embedding, last norm, output matrix.
         embedding: parameters of the embedding.
-        matrix: parameters of its largest matrix.
         tied: whether the output matrix is the embedding's.
         costs: its operations.
     """
@@ -34,7 +33,6 @@ class Shape:
     layer: int
     outside: int
     embedding: int
-    matrix: int
     tied: bool
     costs: Costs
 
@@ -56,7 +54,6 @@ def shape_of(config: Any, neurons: int | None = None) -> Shape:
         layer=layer,
         outside=parameters - layer * len(layers),
         embedding=embedding.numel(),
-        matrix=max(parameter.numel() for parameter in model.parameters()),
         tied=model.get_output_embeddings().weight is embedding,
         costs=costs(model),
     )

@@ -154,10 +154,15 @@ def _pruning(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator
     params = study.params
     trees = study.questions.take(params.data.train)
     load = inference_load(trees, "all")
-    forward = partial(memory.inference, dense, replace(load, read=1), copies=1)
+
+    def forward(compute: Compute) -> int:
+        whole = compute.model_copy(update={"shard": False})
+        return memory.inference(dense, replace(load, read=1), whole, copies=1)
+
     flops = trees_forward(dense.costs, trees, "answer")
-    # A tensor at a time, of which the score makes copies of eight bytes.
-    tensors = 3 * 8 * dense.matrix
+    # One matrix of an MLP at a time, of which the score makes two copies of eight bytes.
+    matrix = dense.config.hidden_size * dense.config.intermediate_size
+    tensors = (BYTES[study.compute.dtype] + 2 * 8) * matrix
     for score, (sparsity, shape) in itertools.product(params.sweep.score, pruned.items()):
         moved = _size(study, dense) + _size(study, shape)
         what, size = f"{score}, {_width(sparsity, shape)}", _size(study, shape)
@@ -271,8 +276,8 @@ def _size(study: Study, shape: Shape) -> int:
 
 
 def _loading(study: Study, shape: Shape) -> int:
-    """A model that is read, and written in another type, as a whole."""
-    return PROCESS + 2 * _size(study, shape)
+    """A model that is read as a whole, to be written as safetensors."""
+    return PROCESS + _size(study, shape)
 
 
 def _width(sparsity: float, shape: Shape) -> str:
