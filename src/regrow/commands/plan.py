@@ -174,7 +174,7 @@ def _notes(study: Study, machine: Machine, named: str) -> list[str]:
 def _table(
     study: Path, found: list[Row], compute: Compute, machine: Machine
 ) -> tuple[Table, list[str]]:
-    shown = Table(title=str(study), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(title=str(study), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("Stage", no_wrap=True)
     shown.add_column("Run", no_wrap=True)
     for head in ("Runs", "Device, GiB", "Host, GiB", "Disk, GiB", "PFLOP", "Time each"):

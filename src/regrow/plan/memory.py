@@ -17,12 +17,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
 from regrow.plan.shapes import BYTES, Shape
+from regrow.retrain.trainer import PART_ROWS
 from regrow.support.schema import Compute
 
 LOGITS = 4  # float32, in which losses and scores are made
-PART_ROWS = 128  # of a step's logits, as retrain/trainer.py makes them
 HOLES = 1.2  # batches are of many sizes, and what one frees does not always hold the next; measured
-COPIES = 5  # of these logits: as they are, softened, their log-softmax, gradients of two
+COPIES = (
+    5  # of a part of a step's logits: as they are, softened, their log-softmax, gradients of two
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +82,9 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
     if compute.shard:
         # A layer's weights, those of the next, its gradient; and the output matrix, which stays.
         gathered = 2 * shape.layer * width + shape.layer * own + shape.embedding * width
-        # The embedding's gradient before it is dealt out, flattened, and as gloo sums it.
-        first, last = first + gathered, last + gathered + 3 * matrix
+        # The embedding's gradient before it is dealt out, flattened, and once more as gloo sums it.
+        dealt = matrix * (3 if compute.device == "cpu" else 2)
+        first, last = first + gathered, last + gathered + dealt
     elif compute.processes > 1:
         first, last = first + gradients, last + gradients  # DDP's buckets
     elif compute.mixed_precision:
