@@ -308,7 +308,8 @@ def test_another_number_of_processes_is_refused_in_one_sentence(
     assert "\n" not in said and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 30])
 def test_killed_ranks_end_the_others_and_the_next_run_goes_on_to_the_same_bytes(
     kills: int, tmp_path: Path
 ) -> None:
