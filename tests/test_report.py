@@ -18,10 +18,10 @@ import pytest
 import yaml
 
 from regrow.commands.report import main
-from regrow.report.curves import Curve, Panel, training_svg
+from regrow.report.curves import Curve, training_svg
 from regrow.report.files import FILES, Source
 from regrow.report.page import SECTIONS, Results, read_results, render
-from regrow.report.parts import Section, Table
+from regrow.report.parts import Field, Section, Table
 from regrow.report.provenance import changed_parameters, is_in_sweep
 from regrow.report.set_up import flat, sentences
 from regrow.report.words import CANNOT_SAY, LABELS, estimate, interval, p_value, quantity
@@ -75,7 +75,7 @@ def read(path: Path) -> Any:
 
 
 def of(folder: Path, name: str) -> Path:
-    return folder / "metrics" / FILES[name][0]
+    return folder / FILES[name][0]
 
 
 def change(path: Path, edit: Any) -> None:
@@ -129,6 +129,14 @@ def tables(one: Results, name: str) -> list[Table]:
     return [part for part in section(one, name).parts if isinstance(part, Table)]
 
 
+def text_of(field: str | Field) -> str:
+    return field if isinstance(field, str) else field.text
+
+
+def verdict_of(field: str | Field) -> str:
+    return "" if isinstance(field, str) else field.verdict
+
+
 def refused(folder: Path) -> str:
     """The sentence that the command ends with; the page that was there before stays."""
     out = folder.parent / "page.html"
@@ -162,8 +170,8 @@ def test_the_summary_is_first_and_sections_are_one_list(made: Path) -> None:
     summary = read(made / "metrics/summary.json")
     (table,) = tables(one, "summary")
     for row in table.rows:
-        share = row[0].text.removesuffix(" %")
-        assert row[2].text == f"{summary[f'kl{share}']:.1f}"
+        share = text_of(row[0]).removesuffix(" %")
+        assert row[2] == f"{summary[f'kl{share}']:.1f}"
 
 
 def test_every_claim_with_its_numbers(made: Path, page: Page) -> None:
@@ -200,9 +208,9 @@ def test_where_nothing_regrew_no_difference_is_shown(made: Path) -> None:
     (one,) = read_results(made)
     floor = [cell for cell in read(of(made, "paired"))["sweep"].values() if not cell["regrew"]]
     (accuracy,) = tables(one, "accuracy")
-    assert [row[-1].text for row in accuracy.rows].count("nothing regrew") == len(floor)
+    assert [row[-1] for row in accuracy.rows].count("nothing regrew") == len(floor)
     found = [row for table in tables(one, "paired") for row in table.rows]
-    assert [row[-2].verdict for row in found].count("not testable") == len(floor)
+    assert [verdict_of(row[-2]) for row in found].count("not testable") == len(floor)
 
 
 def test_what_was_named_before_stands_apart_from_what_was_looked_for_after(
@@ -210,7 +218,7 @@ def test_what_was_named_before_stands_apart_from_what_was_looked_for_after(
 ) -> None:
     (one,) = read_results(made)
     before, after = tables(one, "paired")
-    assert [[cell.text for cell in row[:3]] for row in before.rows] == [
+    assert [list(row[:3]) for row in before.rows] == [
         ["l2", "0.2", "600"],
         ["activation", "0.2", "600"],
     ]
@@ -272,7 +280,7 @@ def test_results_of_an_earlier_version_are_read(made: Path, tmp_path: Path) -> N
             for cell in value["sweep"].values():
                 for key in ("score", "named", "regrew"):
                     cell.pop(key, None)
-        earlier = metrics / FILES[name][1]
+        earlier = folder / FILES[name][1]
         earlier.parent.mkdir(exist_ok=True)
         earlier.write_text(json.dumps(value), encoding="utf-8")
     shutil.rmtree(metrics / "compare")
@@ -287,7 +295,7 @@ def test_results_of_an_earlier_version_are_read(made: Path, tmp_path: Path) -> N
     (one,) = read_results(folder)
     assert one.sections[0].id == "claims"
     (table,) = tables(one, "accuracy")
-    assert [row[0].text for row in table.rows] == ["activation"] * 4
+    assert [row[0] for row in table.rows] == ["activation"] * 4
     found = page_of(folder)
     assert "activation (" in found.text and "0.00025" in found.text
     assert "Nll scaled" in found.text
@@ -532,13 +540,13 @@ def test_what_was_not_measured_cannot_be_said(made: Path, tmp_path: Path) -> Non
     (one,) = read_results(folder)
     measured = {table.caption: table for table in tables(one, "uncertainty")}
     nll = next(table for name, table in measured.items() if name.startswith("NLL of the gold"))
-    assert all(cell.text == CANNOT_SAY for row in nll.rows for cell in row[4:8])
+    assert all(text_of(field) == CANNOT_SAY for row in nll.rows for field in row[4:8])
     recovery = next(table for name, table in measured.items() if "ecover" in name)
-    assert [cell.text for cell in recovery.rows[0][4:8]] == [
+    assert list(recovery.rows[0][4:8]) == [
         *("100 by definition", "0 by definition", CANNOT_SAY, "12.3 (no interval)")
     ]
     for table in tables(one, "paired"):
-        assert all(row[7].text == row[8].text == row[10].text == CANNOT_SAY for row in table.rows)
+        assert all(row[7] == row[8] == row[10] == CANNOT_SAY for row in table.rows)
 
 
 def test_files_that_do_not_belong_together_are_said(made: Path, tmp_path: Path) -> None:
@@ -599,27 +607,27 @@ def test_parameters_are_compared_by_value() -> None:
 def test_the_set_up_of_every_study_and_of_none() -> None:
     for path in sorted((ROOT / "studies").glob("*.yaml")):
         values = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        words = dict(sentences(values))
+        words = sentences(values)
         assert CANNOT_SAY not in " ".join(words.values())
         assert values["data.source"] in words["Questions"]
         for score in values["sweep.score"].split(", "):
             assert f"{score} (" in words["Pruning"]
-    missing = dict(sentences({}))
+    missing = sentences({})
     assert all(CANNOT_SAY in text for text in missing.values())
     assert "Further parameters" not in missing
-    assert dict(sentences({"new.key": "3"}))["Further parameters"] == "new.key: 3"
+    assert sentences({"new.key": "3"})["Further parameters"] == "new.key: 3"
 
 
 def test_training_curves_of_any_number() -> None:
     curves = [Curve("finetune", [1, 2, 3], [3.0, 2.0, 1.0]), Curve("distill", [1], [0.5])]
     for count in (1, 4, 5):
-        panels = [Panel(f"panel {index}", curves) for index in range(count)]
+        panels = {f"panel {index}": curves for index in range(count)}
         drawn = training_svg(panels)
         assert drawn == training_svg(panels)
         assert drawn.count(b'id="axes_') == count
         for word in (b"<dc:date>", b"matplotlib.org"):
             assert word not in drawn
-    assert training_svg([Panel("zero", [Curve("distill", [1, 2], [1.0, 0.0])])])
+    assert training_svg({"zero": [Curve("distill", [1, 2], [1.0, 0.0])]})
 
 
 def test_results_without_training_logs_have_no_training_figure(made: Path, tmp_path: Path) -> None:
@@ -630,7 +638,7 @@ def test_results_without_training_logs_have_no_training_figure(made: Path, tmp_p
     assert "KL distillation from 2.50 to 1.50" in render(read_results(folder))
     shutil.rmtree(folder / "plots/training")
     assert len(page_of(folder).of("img")) == len(list((folder / "plots").rglob("*.svg")))
-    assert Source(folder).places["l2-0.2-600"].score == "l2"
+    assert Source(folder).places["l2-0.2-600"].fields[0] == "l2"
 
 
 def test_make_runs_a_study_only_where_one_is_named(tmp_path: Path) -> None:

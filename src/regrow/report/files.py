@@ -7,92 +7,85 @@ and what a set does not hold cannot be said.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from regrow.report.words import CANNOT_SAY
 from regrow.support.errors import UserError
 from regrow.support.files import read_yaml
 
 MISSING = "run `make repro` to make it, or name a folder of results that holds it"
 Json = Mapping[str, Any]
 
-FILES = {  # below metrics/; behind today's place, that of earlier versions
-    "summary": ("summary.json",),
-    "comparison": ("compare/comparison.json", "comparison.json"),
-    "claims": ("compare/claims.json", "claims.json"),
-    "measures": ("compare/measures.json", "evidence/uncertainty.json"),
-    "paired": ("compare/paired.json", "evidence/paired.json"),
-    "transfer": ("compare/transfer.json", "evidence/transfer.json"),
+FILES = {  # behind today's place, that of earlier versions
+    "params": ("params.yaml",),
+    "lock": ("dvc.lock",),
+    "summary": ("metrics/summary.json",),
+    "comparison": ("metrics/compare/comparison.json", "metrics/comparison.json"),
+    "claims": ("metrics/compare/claims.json", "metrics/claims.json"),
+    "measures": ("metrics/compare/measures.json", "metrics/evidence/uncertainty.json"),
+    "paired": ("metrics/compare/paired.json", "metrics/evidence/paired.json"),
+    "transfer": ("metrics/compare/transfer.json", "metrics/evidence/transfer.json"),
+    "frontier": ("edge/metrics/frontier.json",),
 }
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where in the grid a cell lies.
 
-    retention: None where no file says it. regrew: whether a student clearly beat the floor; true
-    for earlier results, which did not ask. named: `primary`, `secondary` or `exploratory`.
+    fields: score, sparsity, train questions and parameters kept, in words. regrew: whether a
+    student clearly beat the floor; true for earlier results, which did not ask. named: `primary`,
+    `secondary` or `exploratory`.
     """
 
-    score: str
-    sparsity: float
-    train_size: int
-    retention: float | None
+    fields: tuple[str, str, str, str]
     regrew: bool
     named: str
 
 
-@dataclass(frozen=True)
 class Source:
-    """A set of results: `params.yaml`, the stages of `dvc.lock`, `metrics/` and `plots/`."""
+    """A set of results: its folder and those of `FILES` that it holds, each read once."""
 
-    folder: Path
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._found: dict[str, Json] = {}
 
-    @cached_property
-    def params(self) -> Json:
-        """`params.yaml` as it lies there."""
-        return read_yaml(self.folder / "params.yaml", MISSING)
+    def path(self, name: str) -> Path:
+        """Where one of `FILES` lies; where there is none, today's place."""
+        paths = [self.folder / place for place in FILES[name]]
+        return next((path for path in paths if path.exists()), paths[0])
 
-    def has(self, name: str) -> bool:
-        """Whether the set holds one of `FILES`."""
-        return self._path(name).exists()
-
-    @contextmanager
-    def read(self, name: str) -> Iterator[Json]:
-        """One of `FILES`; what goes wrong with its values is a `UserError` that names the file."""
-        path = self._path(name)
-        found = read_json(path)
-        with in_form(path):
-            yield found
+    def read(self, name: str) -> Json:
+        """What one of `FILES` holds."""
+        if name not in self._found:
+            path = self.path(name)
+            read = read_json(path) if path.suffix == ".json" else read_yaml(path, MISSING)
+            self._found[name] = read
+        return self._found[name]
 
     @cached_property
     def places(self) -> dict[str, Place]:
         """The cells of the comparison by their names."""
-        score = self.params.get("prune", {}).get("score", "l2")  # what was no axis of the sweep
-        with self.read("paired") as paired:
+        score = self.read("params").get("prune", {}).get("score", "l2")  # once no axis of the sweep
+        with in_form(self.path("paired")):
             tests = {
-                key: (cell.get("regrew"), cell.get("named"))
-                for key, cell in paired["sweep"].items()
+                key: (cell.get("regrew") != [], cell.get("named") or "exploratory")
+                for key, cell in self.read("paired")["sweep"].items()
             }
-        with self.read("comparison") as comparison:
+        with in_form(self.path("comparison")):
             return {
                 key: Place(
-                    cell.get("score", score),
-                    float(cell["sparsity"]),
-                    int(cell["train_size"]),
-                    cell.get("retention"),
-                    tests.get(key, (None, None))[0] != [],
-                    tests.get(key, (None, None))[1] or "exploratory",
+                    (
+                        cell.get("score", score),
+                        f"{cell['sparsity']:g}",
+                        f"{cell['train_size']:,}",
+                        f"{100 * cell['retention']:.1f} %" if "retention" in cell else CANNOT_SAY,
+                    ),
+                    *tests.get(key, (True, "exploratory")),
                 )
-                for key, cell in comparison["sweep"].items()
+                for key, cell in self.read("comparison")["sweep"].items()
             }
-
-    def _path(self, name: str) -> Path:
-        paths = [self.folder / "metrics" / place for place in FILES[name]]
-        # Where there is none, today's is the one that is missing.
-        return next((path for path in paths if path.exists()), paths[0])
 
 
 def read_json(path: Path) -> Json:

@@ -5,9 +5,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from regrow.report.curves import Curve, Panel, training_svg
-from regrow.report.files import MISSING, Source, in_form
-from regrow.report.parts import Figure, Section
+from regrow.report.curves import Curve, training_svg
+from regrow.report.files import MISSING, Json, Source, in_form
+from regrow.report.parts import Figure
 from regrow.report.words import LABELS
 from regrow.support.errors import UserError
 
@@ -31,40 +31,39 @@ FIGURES = {  # by name, in the order of the page
     "conformal": "Conformal sets, LAC and APS: their mean size and their coverage over the share "
     "of parameters kept, for all models.",
 }
+LOGS = {"finetune": ("finetune", "finetuned"), "distill": ("distill", "distilled")}
+"""Each method's folder below plots/training, behind it that of earlier versions."""
 
 
-def figures(source: Source) -> Section:
+def figures(source: Source, comparison: Json) -> Iterator[Figure]:
     """Every figure below `plots`, the known ones first, and the training losses.
 
     Where one is there as SVG and PNG, the SVG. An image is never put into the page as markup: as
     an `img`, an SVG runs no script and loads nothing. `UserError` where the accuracies' figure is
     missing.
     """
-    plots = source.folder / "plots"
-    paths = {
+    plots, order = source.folder / "plots", [*FIGURES, ""]
+    found = {
         path.with_suffix(""): path for kind in ("png", "svg") for path in plots.rglob(f"*.{kind}")
     }
-    order = list(FIGURES)
-    ranked = sorted(
-        paths.values(), key=lambda p: (order.index(p.stem) if p.stem in order else len(order), p)
-    )
-    if not ranked or ranked[0].stem != "accuracy":
+    stems = {path: path.stem if path.stem in FIGURES else "" for path in found.values()}
+    if "accuracy" not in stems.values():
         raise UserError(f"{plots / 'compare/accuracy.svg'} is missing; {MISSING}")
-    return Section(
-        "figures", "Figures", [*(figure(path, source) for path in ranked), *_training(source)]
-    )
+    for path in sorted(stems, key=lambda path: (order.index(stems[path]), path)):
+        more = _range(comparison) if path.stem in ("accuracy", "difference") else ""
+        yield figure(path, source, more)
+    yield from _training(source)
 
 
-def figure(path: Path, source: Source) -> Figure:
+def figure(path: Path, source: Source, more: str = "") -> Figure:
+    """The figure in a file; `more` is what its caption leaves to those who do not see it."""
     name = path.relative_to(source.folder).as_posix()
     caption = FIGURES.get(path.stem, f"The figure {name}, which this version does not know.")
-    alt = caption + _range_of_differences(source) * (path.stem in ("accuracy", "difference"))
-    return Figure(name, caption, alt, _uri(path.read_bytes(), path.suffix))
+    return Figure(name, caption, caption + more, _uri(path.read_bytes(), path.suffix))
 
 
-def _range_of_differences(source: Source) -> str:
-    with source.read("comparison") as comparison:
-        found = [cell["difference"]["estimate"] for cell in comparison["sweep"].values()]
+def _range(comparison: Json) -> str:
+    found = [cell["difference"]["estimate"] for cell in comparison["sweep"].values()]
     known = [100 * value for value in found if value is not None]
     if not known:
         return " Where KL stands against cross-entropy cannot be said."
@@ -81,48 +80,44 @@ def _uri(data: bytes, suffix: str) -> str:
 
 def _training(source: Source) -> Iterator[Figure]:
     """The training losses of every student of the grid as one figure; none without their logs."""
-    logs = source.folder / "plots" / "training"
-    folders = {"finetune": ("finetune", "finetuned"), "distill": ("distill", "distilled")}
-    seeds = (source.params.get("sweep") or {}).get("seed") or []
-    panels = []
+    seeds = (source.read("params").get("sweep") or {}).get("seed") or []
+    cells: dict[str, list[Curve]] = {}
     for key, place in source.places.items():
-        curves = [
-            Curve(method, *curve)
-            for method, names in folders.items()
-            for name in names  # today's, and that of earlier versions
+        logs = [
+            (method, source.folder / "plots/training" / name / f"{key}-{seed}")
+            for method, names in LOGS.items()
+            for name in names
             for seed in seeds
-            if (curve := _losses(logs / name / f"{key}-{seed}"))
         ]
-        if curves:
-            title = f"{place.score}, {place.sparsity:g}, {place.train_size:,} train"
-            panels.append(Panel(title, curves))
-    if not panels:
+        if curves := [curve for method, log in logs for curve in _losses(method, log)]:
+            cells[f"{', '.join(place.fields[:3])} train"] = curves
+    if not cells:
         return
     several = f" One line for each of {len(seeds)} seeds." if len(seeds) > 1 else ""
     said = "; ".join(
-        f"{panel.title}: "
+        f"{title}: "
         + ", ".join(
-            f"{LABELS[curve.method]} from {curve.losses[0]:.2f} to {curve.losses[-1]:.2f}"
-            for curve in panel.curves
+            f"{LABELS[method]} from {losses[0]:.2f} to {losses[-1]:.2f}"
+            for method, _, losses in curves
         )
-        for panel in panels
+        for title, curves in cells.items()
     )
     yield Figure(
         path="plots/training/",
         caption="Training loss over the steps of retraining, on a logarithmic scale. The two "
         f"losses are different quantities: only their shapes compare.{several}",
         alt=f"Training curves of both losses over the steps, a panel for each cell: {said}.",
-        uri=_uri(training_svg(panels), ".svg"),
+        uri=_uri(training_svg(cells), ".svg"),
     )
 
 
-def _losses(log: Path) -> tuple[list[float], list[float]] | None:
-    """Steps and losses from a log that DVCLive wrote; None where it holds none."""
+def _losses(method: str, log: Path) -> Iterator[Curve]:
+    """The curve in a log that DVCLive wrote, if it holds one."""
     path = log / "plots" / "metrics" / "loss.tsv"
     if not path.is_file():
-        return None
-    with in_form(path):
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
+        return
+    with in_form(path), path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
         steps, losses = ([float(row[name]) for row in rows] for name in ("step", "loss"))
-    return (steps, losses) if steps else None
+    if steps:
+        yield Curve(method, steps, losses)

@@ -9,27 +9,38 @@ A set of results is a folder with `params.yaml`, `dvc.lock`, `metrics/` and `plo
 the repository is one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from regrow.report.device import on_the_device
-from regrow.report.files import Json, Source
+from regrow.report.files import Json, Source, in_form
 from regrow.report.images import figures
-from regrow.report.parts import Cell, Section, Table
+from regrow.report.parts import Field, Part, Section, Table
 from regrow.report.provenance import provenance, warnings
 from regrow.report.set_up import flat, set_up
 from regrow.report.tables import accuracy, claims, elsewhere, summary, tests, uncertainty
 from regrow.report.words import CANNOT_SAY, estimate
 from regrow.support.errors import UserError
 
-SECTIONS: Sequence[Callable[[Source], Section | None]] = (
-    *(summary, claims, accuracy, tests, uncertainty, elsewhere, on_the_device),
-    *(figures, set_up, provenance),
+SECTIONS: Sequence[tuple[str, str, str, Callable[[Source, Json], Iterable[Part]]]] = (
+    ("summary", "Summary", "summary", summary),
+    ("claims", "Claims and verdicts", "claims", claims),
+    ("accuracy", "Accuracy", "comparison", accuracy),
+    ("paired", "Paired tests", "paired", tests),
+    ("uncertainty", "Uncertainty", "measures", uncertainty),
+    ("transfer", "What it costs elsewhere", "transfer", elsewhere),
+    ("device", "On the device", "frontier", on_the_device),
+    ("figures", "Figures", "comparison", figures),
+    ("set-up", "Set-up", "params", set_up),
+    ("versions", "Versions and hashes", "lock", provenance),
 )
-"""The page, top to bottom. A part that results gain is one more function here; None is left out."""
+"""The page, top to bottom: target of links, title, file that it is of, function. A section that
+results gain is one more line."""
+
+OPTIONAL = ("summary", "transfer", "frontier")  # files without which their section is left out
 
 
 @dataclass(frozen=True)
@@ -58,8 +69,7 @@ def read_results(folder: Path) -> list[Results]:
     if _is_set(folder):
         return [read_set(folder, name="")]
     # A hidden one is being written, or was left behind half written.
-    visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    found = sorted(path for path in visible if path.is_dir() and _is_set(path))
+    found = [path for path in sorted(folder.glob("[!.]*")) if path.is_dir() and _is_set(path)]
     if not found:
         raise UserError(
             f"{folder} holds no results: neither it nor a folder in it has params.yaml and "
@@ -70,18 +80,23 @@ def read_results(folder: Path) -> list[Results]:
 
 def read_set(folder: Path, name: str) -> Results:
     """Read one set of results; a file that is missing or broken is a `UserError` that names it."""
-    source = Source(folder)
-    values = flat(source.params)
-    sections = [section for make in SECTIONS if (section := make(source)) is not None]
-    with source.read("claims") as judged:
-        return Results(
-            name=name,
-            model=_last_part(values.get("model.source", CANNOT_SAY)),
-            values=values,
-            warnings=warnings(source),
-            claims=judged,
-            sections=sections,
-        )
+    source, sections = Source(folder), []
+    values = flat(source.read("params"))
+    for id_, title, file, parts in SECTIONS:
+        if file not in OPTIONAL or source.path(file).exists():
+            found = source.read(file)
+            with in_form(source.path(file)):
+                sections.append(Section(id_, title, list(parts(source, found))))
+    # A source's last part is the model's name: without revision and file ending.
+    model = values.get("model.source", CANNOT_SAY).rsplit("/", 1)[-1]
+    return Results(
+        name=name,
+        model=model.split("@", maxsplit=1)[0].removesuffix(".gguf"),
+        values=values,
+        warnings=warnings(source),
+        claims=source.read("claims"),
+        sections=sections,
+    )
 
 
 def render(results: Sequence[Results], controls: Sequence[Table] = ()) -> str:
@@ -99,9 +114,9 @@ def render(results: Sequence[Results], controls: Sequence[Table] = ()) -> str:
     )
     across = []
     if len(results) > 1:
-        across.append(Section("overview", "All sets", [_overview(results), differing(results)]))
-    if len(results) > 1 and controls:
-        across.append(Section("controls", "Controls", controls))
+        across.append(Section("overview", "All sets", [_overview(results), _differing(results)]))
+        if controls:
+            across.append(Section("controls", "Controls", controls))
     return environment.get_template("page.html.j2").render(
         results=results,
         across=across,
@@ -110,13 +125,11 @@ def render(results: Sequence[Results], controls: Sequence[Table] = ()) -> str:
     )
 
 
-def differing(results: Sequence[Results]) -> Table:
+def _differing(results: Sequence[Results]) -> Table:
     """The parameters in which sets differ: a row a key, a column a set."""
-    rows = []
-    for key in dict.fromkeys(key for one in results for key in one.values):
-        values = [one.values.get(key, "not set") for one in results]
-        if len(set(values)) > 1:
-            rows.append([Cell(key), *map(Cell, values)])
+    keys = dict.fromkeys(key for one in results for key in one.values)
+    rows = [[key, *(one.values.get(key, "not set") for one in results)] for key in keys]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
     note = "" if rows else "None: all sets have the same parameters."
     head = ["Parameter", *(one.name for one in results)]
     return Table("The parameters in which the sets differ", head, rows, note, "words")
@@ -124,19 +137,12 @@ def differing(results: Sequence[Results]) -> Table:
 
 def _overview(results: Sequence[Results]) -> Table:
     """A row a claim, a column a set."""
+
+    def said(claim: Json | None) -> str | Field:
+        return Field(estimate(claim), verdict=claim["verdict"]) if claim else CANNOT_SAY
+
     says = {name: claim["claim"] for one in results for name, claim in one.claims.items()}
-    rows = [
-        [
-            Cell(words),
-            *(
-                Cell(estimate(one.claims[name]), verdict=one.claims[name]["verdict"])
-                if name in one.claims
-                else Cell(CANNOT_SAY)
-                for one in results
-            ),
-        ]
-        for name, words in says.items()
-    ]
+    rows = [[text, *(said(one.claims.get(name)) for one in results)] for name, text in says.items()]
     head = ["The paper's claim", *(one.name for one in results)]
     return Table("Verdicts and estimates of all sets", head, rows, look="words")
 
@@ -144,8 +150,3 @@ def _overview(results: Sequence[Results]) -> Table:
 def _is_set(folder: Path) -> bool:
     """Either will do, so that the other one is named when it is missing."""
     return (folder / "params.yaml").is_file() or (folder / "metrics").is_dir()
-
-
-def _last_part(source: str) -> str:
-    """A source's last part, as the name of a model: without revision and file ending."""
-    return source.rsplit("/", 1)[-1].split("@", maxsplit=1)[0].removesuffix(".gguf")

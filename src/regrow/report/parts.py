@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One field of a table, all of it text.
+class Field:
+    """A field of a table that is more than text.
 
     strong: the interval of a difference does not hold 0. verdict: a word that stands before it.
     """
@@ -24,10 +23,9 @@ class Table:
     look: `numbers`, `words`, which stand left, or `stack`, which a narrow screen shows as a list.
     """
 
-    kind: ClassVar = "table"
     caption: str
     head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[str | Field]]
     note: str = ""
     look: str = "numbers"
 
@@ -36,7 +34,6 @@ class Table:
 class Figure:
     """An image as a data: URI, with the path that it lies under in the set of results."""
 
-    kind: ClassVar = "figure"
     path: str
     caption: str
     alt: str
@@ -44,33 +41,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Note:
-    """A sentence or two; `quiet` beside a table."""
-
-    kind: ClassVar = "note"
-    text: str
-    quiet: bool = True
-
-
-@dataclass(frozen=True)
-class Verbatim:
-    """A file's text as it is, folded away under its name."""
-
-    kind: ClassVar = "verbatim"
-    name: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Fold:
-    """Parts that are folded away under a heading."""
+    """Tables, or a file's text as it is, folded away under a title."""
 
-    kind: ClassVar = "fold"
     title: str
-    parts: "Sequence[Part]"
+    parts: Sequence[Table] = ()
+    text: str = ""
 
 
-Part = Table | Figure | Note | Verbatim | Fold
+Part = str | Table | Figure | Fold  # the first is a paragraph
 
 
 @dataclass(frozen=True)

@@ -2,37 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from regrow.report.files import MISSING, Json, Source, in_form, read_json
-from regrow.report.parts import Cell, Fold, Section, Table
+from regrow.report.files import Json, Source, in_form, read_json
+from regrow.report.parts import Fold, Part, Table
 from regrow.report.set_up import flat
 from regrow.report.tables import count
 from regrow.report.words import CANNOT_SAY
-from regrow.support.files import read_yaml
 
 
-def provenance(source: Source) -> Section:
+def provenance(source: Source, lock: Json) -> Iterator[Part]:
     """Versions, hashes of all outputs, hashes of the code."""
-    stages = recorded(source)
-    with in_form(source.folder / "dvc.lock"):
-        outputs, code = _outputs(source.folder, stages), _code(stages)
-    folds = [
-        Fold("Machine and versions of libraries", [_versions(source.folder)]),
-        Fold("Hashes of all outputs", [outputs]),
-        Fold("Hashes of the code", [code]),
-    ]
-    return Section("versions", "Versions and hashes", folds)
+    stages = _of_sweep(lock, source.read("params"))
+    yield Fold("Machine and versions of libraries", [_versions(source.folder)])
+    yield Fold("Hashes of all outputs", [_outputs(source.folder, stages)])
+    yield Fold("Hashes of the code", [_code(stages)])
 
 
 def warnings(source: Source) -> list[str]:
     """Sentences on files that do not belong together."""
-    stages = recorded(source)
-    with in_form(source.folder / "dvc.lock"):
-        changed = changed_parameters(stages, source.params)
+    params = source.read("params")
+    with in_form(source.path("lock")):
+        stages = _of_sweep(source.read("lock"), params)
+        changed = changed_parameters(stages, params)
         said = [
             f"{out['path']} is not the output that dvc.lock records of the stage {stage}. Run "
             "make repro."
@@ -49,51 +43,47 @@ def warnings(source: Source) -> list[str]:
     return said
 
 
-def recorded(source: Source) -> Json:
-    """The stages of `dvc.lock` that belong to the sweep: DVC leaves those of earlier ones there."""
-    path = source.folder / "dvc.lock"
-    lock = read_yaml(path, MISSING)
-    with in_form(path):
-        return {
-            stage: one for stage, one in lock["stages"].items() if is_in_sweep(stage, source.params)
-        }
-
-
 def changed_parameters(stages: Json, params: Json) -> list[str]:
     """The parameters whose values in `params.yaml` are not those of `dvc.lock`, as dotted keys."""
-    changed: dict[str, None] = {}
+    now, changed = flat(params), set()
     for one in stages.values():
-        for key, before in one.get("params", {}).get("params.yaml", {}).items():
-            now: Any = params
-            for part in str(key).split("."):
-                now = now.get(part) if isinstance(now, Mapping) else None
-            old, new = flat(before, str(key)), flat(now, str(key))
-            changed |= {name: None for name in {**old, **new} if old.get(name) != new.get(name)}
+        for key, value in one.get("params", {}).get("params.yaml", {}).items():
+            before = flat(value, str(key))
+            inside = {name for name in now if f"{name}.".startswith(f"{key}.")}
+            changed |= {
+                name for name in inside | before.keys() if before.get(name) != now.get(name)
+            }
     return sorted(changed)
 
 
 def is_in_sweep(stage: str, params: Json) -> bool:
     """False for an item of an earlier sweep, such as `finetune@l2-0.2-600-0` of another score."""
     _, at, item = stage.partition("@")
-    sweep = params.get("sweep")
-    if not at or not isinstance(sweep, Mapping):
-        return True
+    sweep = params.get("sweep") or {}
     # Earlier results have no score among the axes.
-    axes = [sweep.get(axis) for axis in ("score", "sparsity", "train_size", "seed")]
-    lists = [[str(value) for value in one] for one in axes if isinstance(one, list)]
-    start = len(lists) - 2
-    items = {"-".join(one) for part in (lists[:start], lists) for one in product(*part)}
-    return item.removeprefix("finetune-").removeprefix("distill-") in items
+    axes = [
+        [str(value) for value in sweep[axis]]
+        for axis in ("score", "sparsity", "train_size", "seed")
+        if axis in sweep
+    ]
+    items = {"-".join(one) for part in (axes[:-2], axes) for one in product(*part)}
+    return not (at and axes) or item.removeprefix("finetune-").removeprefix("distill-") in items
+
+
+def _of_sweep(lock: Json, params: Json) -> Json:
+    """The stages of `dvc.lock` that belong to the sweep: DVC leaves those of earlier ones there."""
+    return {stage: one for stage, one in lock["stages"].items() if is_in_sweep(stage, params)}
 
 
 def _versions(folder: Path) -> Table:
     path = folder / "environment.json"
-    caption, head = "Machine and versions", ["What", "Value"]
-    if not path.is_file():
+    if path.is_file():
+        note = "By environment.json beside the results."
+        rows = [(name, str(value)) for name, value in read_json(path).items()]
+    else:
         note = "The results hold no environment.json, which would say it."
-        return Table(caption, head, [[Cell("Versions"), Cell(CANNOT_SAY)]], note, "words")
-    rows = [[Cell(name), Cell(str(value))] for name, value in read_json(path).items()]
-    return Table(caption, head, rows, "By environment.json beside the results.", "words")
+        rows = [("Versions", CANNOT_SAY)]
+    return Table("Machine and versions", ["What", "Value"], rows, note, "words")
 
 
 def _outputs(folder: Path, stages: Json) -> Table:
@@ -104,8 +94,8 @@ def _outputs(folder: Path, stages: Json) -> Table:
     """
     rows = [
         [
-            *(Cell(stage), Cell(str(out["path"])), Cell(str(out.get("md5", CANNOT_SAY)))),
-            *(Cell(count(out.get("size"))), Cell(_state(folder, out))),
+            *(stage, str(out["path"]), str(out.get("md5", CANNOT_SAY))),
+            *(count(out.get("size")), _state(folder, out)),
         ]
         for stage, one in stages.items()
         for out in one.get("outs", [])
@@ -120,17 +110,13 @@ def _outputs(folder: Path, stages: Json) -> Table:
 
 def _code(stages: Json) -> Table:
     """The code that the stages ran, by `dvc.lock`: a row a file or room and hash."""
-    users: dict[tuple[str, str], list[str]] = {}
+    users: dict[tuple[str, str], dict[str, None]] = {}
     for stage, one in stages.items():
         for dep in one.get("deps", []):
-            if str(dep["path"]).startswith("src/"):
-                key = (str(dep["path"]), str(dep.get("md5", CANNOT_SAY)))
-                kind = stage.partition("@")[0]
-                if kind not in users.setdefault(key, []):
-                    users[key].append(kind)
-    rows = [
-        [Cell(path), Cell(md5), Cell(", ".join(of))] for (path, md5), of in sorted(users.items())
-    ]
+            if dep["path"].startswith("src/"):
+                of = users.setdefault((dep["path"], dep.get("md5", CANNOT_SAY)), {})
+                of[stage.partition("@")[0]] = None
+    rows = [(*file, ", ".join(of)) for file, of in sorted(users.items())]
     note = "Code is named by hashes and not by a commit: any commit with these files is it."
     return Table("Code, by dvc.lock", ["File or folder", "MD5", "Stages"], rows, note, "words")
 
@@ -140,12 +126,11 @@ def _state(folder: Path, out: Json) -> str:
     path = PurePosixPath(str(out["path"]))
     if path.parts[0] not in ("metrics", "plots") or ".." in path.parts:
         return ""
-    here = folder / path
-    if not here.exists():
+    if not (folder / path).exists():
         return "not here"
     if out.get("hash") != "md5":
         return CANNOT_SAY
-    return "the same" if _md5(here) == out["md5"] else "differs"
+    return "the same" if _md5(folder / path) == out["md5"] else "differs"
 
 
 def _md5(path: Path) -> str:

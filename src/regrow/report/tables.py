@@ -1,17 +1,22 @@
-"""The metrics of a set of results as sections of tables, with intervals."""
+"""The metrics of a set of results as tables with intervals.
+
+Each function but the last takes the set and what the file of its section holds, and gives what
+stands there.
+"""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from regrow.report.files import Json, Place, Source, in_form, read_json
-from regrow.report.parts import Cell, Fold, Note, Section, Table
+from regrow.report.files import Json, Source, in_form, read_json
+from regrow.report.parts import Field, Fold, Part, Table
 from regrow.report.words import (
     CANNOT_SAY,
     LABELS,
     NOTHING_REGREW,
     estimate,
+    interval,
     notes,
     p_value,
     quantity,
@@ -29,153 +34,164 @@ GIVEN = {  # what these say of some models was not measured, but follows from wh
     "recovery": {"teacher": "100", "pruned": "0"},
     "information": {"teacher": "100"},
 }
+NAMED = (
+    ("Named before the run", ("primary", "secondary"), "all cells named before the run"),
+    ("Looked for after", ("exploratory",), "all cells of the grid"),
+)
+OTHER_TASKS = {
+    "accuracy": ("Accuracy, %", "fraction"),
+    "kl": ("KL from the teacher, nats", "nats"),
+}
+GAPS = {
+    "difference": "KL - CE",
+    "finetune_change": "CE - teacher",
+    "distill_change": "KL - teacher",
+}
 
 
-def summary(source: Source) -> Section | None:
-    """`summary.json`: what a person decides by."""
-    if not source.has("summary"):
-        return None
-    with source.read("summary") as found:
-        kept = [match[1] for key in found if (match := re.fullmatch(r"kl(\d+)", key))]
-        rows = [
-            [
-                Cell(f"{share} %"),
-                Cell(f"{found[f'ce{share}']:.1f}"),
-                Cell(f"{found[f'kl{share}']:.1f}"),
-                _ends(found, share),
-            ]
-            for share in kept
-        ]
-        beside = f"teacher {found['teacher']:.1f} %, longest choice {found['longest']:.1f} %"
+def summary(_: Source, found: Json) -> Iterator[Part]:
+    """What a person decides by."""
+    rows: list[list[str | Field]] = []
+    for share in [key[2:] for key in found if re.fullmatch(r"kl\d+", key)]:
+        ce, kl = found[f"ce{share}"], found[f"kl{share}"]
+        ends = {"low": found.get(f"lo{share}"), "high": found.get(f"hi{share}")}
+        gap = difference({"estimate": kl - ce, **ends}, "points")
+        rows.append([f"{share} %", f"{ce:.1f}", f"{kl:.1f}", gap])
+    note = (
+        f"Test accuracy beside teacher {found['teacher']:.1f} %, longest choice "
+        f"{found['longest']:.1f} %; the interval of the difference is paired."
+    )
     head = ["Parameters kept", "Cross-entropy, %", "KL, %", "KL - CE, points"]
-    note = f"Test accuracy beside {beside}; the interval of the difference is paired."
-    return Section("summary", "Summary", [Table("Accuracy in short", head, rows, note)])
+    yield Table("Accuracy in short", head, rows, note)
 
 
-def claims(source: Source) -> Section:
-    """`claims.json`: the paper's claims with estimate, verdict and reason."""
-    with source.read("claims") as judged:
-        rows = [
-            [
-                Cell(claim["claim"]),
-                Cell(f"{claim['quantity']}: {estimate(claim)}"),
-                Cell("", verdict=claim["verdict"]),
-                Cell(claim["why"]),
-            ]
-            for claim in judged.values()
+def claims(_: Source, found: Json) -> Iterator[Part]:
+    """The paper's claims with estimate, verdict and reason."""
+    counts = sorted(Counter(str(claim["verdict"]) for claim in found.values()).items())
+    yield f"{', '.join(f'{count} {verdict}' for verdict, count in reversed(counts))}."
+    rows = [
+        [
+            claim["claim"],
+            f"{claim['quantity']}: {estimate(claim)}",
+            Field("", verdict=claim["verdict"]),
+            claim["why"],
         ]
-        found = [str(claim["verdict"]) for claim in judged.values()]
-    counts = [f"{found.count(one)} {one}" for one in sorted(set(found), reverse=True)]
+        for claim in found.values()
+    ]
     head = ["The paper's claim", "Estimate here", "Verdict", "Why, and what it would take"]
-    caption = "The paper's claims, judged on these results"
-    table = Table(caption, head, rows, look="stack")
-    first = Note(f"{', '.join(counts)}.", quiet=False)
-    return Section("claims", "Claims and verdicts", [first, table])
+    yield Table("The paper's claims, judged on these results", head, rows, look="stack")
 
 
-def tests(source: Source) -> Section:
-    """`paired.json`: what was named before the run, and what was looked for after."""
-    with source.read("comparison") as comparison, source.read("paired") as paired:
-        margin = comparison.get("margin", paired.get("margin"))
-        rows = {
-            key: [
-                *place_fields(source, key),
-                _gap(source, key, comparison["sweep"][key]["difference"], "fraction"),
-                Cell(count(cell["only_distill_right"])),
-                Cell(count(cell["only_finetune_right"])),
-                Cell(p_value(cell["p"])),
-                Cell(p_value(cell["holm_p"])),
-                Cell("", verdict=cell["verdict"]),
-                Cell(_points(cell["detectable"])),
-            ]
-            for key, cell in paired["sweep"].items()
-        }
+def accuracy(source: Source, found: Json) -> Iterator[Part]:
+    """A row a cell, a column a method, and the difference."""
+    rows = [
+        [
+            *source.places[key].fields,
+            *(interval(cell[method]) for method in LABELS),
+            _gap(source, key, cell["difference"], "fraction"),
+        ]
+        for key, cell in found["sweep"].items()
+    ]
+    note = (
+        f"{notes(found)} Here and below, a difference in bold has an interval that does not hold "
+        "0; no correction is made for how many there are. The paired tests make it. Nothing "
+        "regrew: no student clearly beats the longest choice and the pruned model that it started "
+        "from."
+    )
+    head = [*PLACE, *LABELS.values(), "KL - CE, points"]
+    yield Table("Test accuracy, %", head, rows, note)
+
+
+def tests(source: Source, found: Json) -> Iterator[Part]:
+    """What was named before the run, and what was looked for after."""
+    comparison = source.read("comparison")
+    margin = _points(comparison.get("margin", found.get("margin")))
     head = [
         *(*PLACE, "KL - CE, points", "Only KL right", "Only CE right"),
         *("p", "p, Holm", "Verdict", "Detectable, points"),
     ]
-    named = {key: place.named for key, place in source.places.items()}
-    tables = []
-    for caption, kinds, family in (
-        ("Named before the run", ("primary", "secondary"), "all cells named before the run"),
-        ("Looked for after", ("exploratory",), "all cells of the grid"),
-    ):
-        chosen = [row for key, row in rows.items() if named.get(key, "exploratory") in kinds]
-        note = (
-            f"p: exact, two-sided, paired by question; Holm: adjusted for {family}. Verdict at a "
-            f"margin of {_points(margin)} points. Detectable: the smallest true difference that "
-            "such a test finds in 4 of 5 repetitions."
-        )
-        if chosen:
-            tables.append(Table(caption, head, chosen, note))
-    if set(named.values()) <= {"exploratory"}:
-        first = Note("No contrast was named before the run: all of these were looked for after.")
-        return Section("paired", "Paired tests", [first, *tables])
-    return Section("paired", "Paired tests", tables)
-
-
-def accuracy(source: Source) -> Section:
-    """`comparison.json`: a row a cell, a column a method, and the difference."""
-    with source.read("comparison") as comparison:
+    if {place.named for place in source.places.values()} <= {"exploratory"}:
+        yield "No contrast was named before the run: all of these were looked for after."
+    for caption, kinds, family in NAMED:
         rows = [
             [
-                *place_fields(source, key),
-                *(Cell(quantity(cell[method], "fraction")) for method in LABELS),
-                _gap(source, key, cell["difference"], "fraction"),
+                *source.places[key].fields,
+                _gap(source, key, comparison["sweep"][key]["difference"], "fraction"),
+                count(cell["only_distill_right"]),
+                count(cell["only_finetune_right"]),
+                p_value(cell["p"]),
+                p_value(cell["holm_p"]),
+                Field("", verdict=cell["verdict"]),
+                _points(cell["detectable"]),
             ]
-            for key, cell in comparison["sweep"].items()
+            for key, cell in found["sweep"].items()
+            if source.places[key].named in kinds
         ]
-        below = notes(comparison)
-    head = [*PLACE, *LABELS.values(), "KL - CE, points"]
-    floor = (
-        "Here and below, a difference in bold has an interval that does not hold 0; no correction "
-        "is made for how many there are. The paired tests make it. Nothing regrew: no student "
-        "clearly beats the longest choice and the pruned model that it started from."
-    )
-    table = Table("Test accuracy, %", head, rows)
-    return Section("accuracy", "Accuracy", [table, Note(below), Note(floor)])
+        note = (
+            f"p: exact, two-sided, paired by question; Holm: adjusted for {family}. Verdict at a "
+            f"margin of {margin} points. Detectable: the smallest true difference that such a "
+            "test finds in 4 of 5 repetitions."
+        )
+        if rows:
+            yield Table(caption, head, rows, note)
 
 
-def uncertainty(source: Source) -> Section:
-    """`measures.json`: a table a measure; the main ones first, the others folded away."""
-    with source.read("measures") as found:
-        sweep = found["sweep"]
-        # Earlier results name no label and no unit.
-        said = found.get("measures") or {name: {} for name in next(iter(sweep.values()))}
-        tables = {name: _measure(source, name, words, sweep) for name, words in said.items()}
-        below = list(_below_measures(found))
-    first = [tables[name] for name in HEADLINES if name in tables]
-    rest = [table for name, table in tables.items() if name not in HEADLINES]
-    folded = [Fold(f"All other measures ({len(rest)} tables)", rest)] if rest else []
-    return Section("uncertainty", "Uncertainty", [*first, *below, *folded])
+def uncertainty(source: Source, found: Json) -> Iterator[Part]:
+    """A table a measure; the main ones first, the others folded away."""
+    # Earlier results name no label and no unit.
+    said = found.get("measures") or {name: {} for name in next(iter(found["sweep"].values()))}
+    tables = {name: _measure(source, name, words, found["sweep"]) for name, words in said.items()}
+    yield from (tables[name] for name in HEADLINES if name in tables)
+    closeness = found.get("closeness") or {}
+    if closeness.get("spearman") is not None:
+        yield (
+            f"Over {closeness['students']} students, accuracy and scaled KL from the teacher have "
+            f"Spearman's correlation {closeness['spearman']:+.2f}: at -1 the student closer to the "
+            "teacher is the better one, whichever loss made it."
+        )
+    odd = {run: why for run, why in found.get("temperatures", {}).items() if isinstance(why, str)}
+    if odd:
+        words = "; ".join(f"{run}: {why}" for run, why in odd.items())
+        yield f"Where temperature scaling degenerates: {words}."
+    if rest := [table for name, table in tables.items() if name not in HEADLINES]:
+        yield Fold(f"All other measures ({len(rest)} tables)", rest)
 
 
-def elsewhere(source: Source) -> Section | None:
-    """`transfer.json`: a table a measure, a row a set and cell."""
-    if not source.has("transfer"):
-        return None
-    changes = {"finetune_change": "CE - teacher", "distill_change": "KL - teacher"}
-    units = {"accuracy": ("Accuracy, %", "fraction"), "kl": ("KL from the teacher, nats", "nats")}
-    tables = []
-    with source.read("transfer") as found:
-        for measure, (caption, unit) in units.items():
-            first = next(iter(next(iter(found.values()))["sweep"].values()))[measure]
-            methods = [method for method in LABELS if method in first]
-            gaps = [gap for gap in ("difference", *changes) if gap in first]
-            rows = [
-                [
-                    Cell(f"{name} (n = {of_set['questions']:,})"),
-                    *place_fields(source, key)[:3],
-                    *(Cell(quantity(cell[measure][method], unit)) for method in methods),
-                    *(_difference(cell[measure][gap], unit) for gap in gaps),
-                ]
-                for name, of_set in found.items()
-                for key, cell in of_set["sweep"].items()
+def _measure(source: Source, name: str, said: Json, sweep: Json) -> Table:
+    label, unit = said.get("label", name.replace("_", " ")), said.get("unit", "")
+    shown, gap = ("%", "points") if unit == "fraction" else (unit, unit)
+    better = f" ({said['better']} is better)" if said.get("better") else ""
+    given = {method: f"{text} by definition" for method, text in GIVEN.get(name, {}).items()}
+    rows = [
+        [
+            *source.places[key].fields,
+            *(given.get(method) or quantity(values.get(method), unit) for method in LABELS),
+            _gap(source, key, values.get("difference"), unit),
+        ]
+        for key, values in ((key, cell.get(name, {})) for key, cell in sweep.items())
+    ]
+    caption = f"{label[:1].upper()}{label[1:]}{f', {shown}' if shown else ''}{better}"
+    return Table(caption, [*PLACE, *LABELS.values(), f"KL - CE{f', {gap}' if gap else ''}"], rows)
+
+
+def elsewhere(source: Source, found: Json) -> Iterator[Part]:
+    """Other tasks: a table a measure, a row a set and cell."""
+    for measure, (caption, unit) in OTHER_TASKS.items():
+        first = next(iter(next(iter(found.values()))["sweep"].values()))[measure]
+        methods = [method for method in LABELS if method in first]
+        gaps = [gap for gap in GAPS if gap in first]
+        rows: list[list[str | Field]] = [
+            [
+                f"{name} (n = {of_set['questions']:,})",
+                *source.places[key].fields[:3],
+                *(quantity(cell[measure][method], unit) for method in methods),
+                *(difference(cell[measure][gap], unit) for gap in gaps),
             ]
-            columns = [changes.get(gap, "KL - CE") for gap in gaps]
-            head = ["Set", *PLACE[:3], *(LABELS[method] for method in methods), *columns]
-            tables.append(Table(f"Other tasks: {caption}", head, rows))
-    return Section("transfer", "What it costs elsewhere", tables)
+            for name, of_set in found.items()
+            for key, cell in of_set["sweep"].items()
+        ]
+        head = ["Set", *PLACE[:3], *(LABELS[one] for one in methods), *(GAPS[one] for one in gaps)]
+        yield Table(f"Other tasks: {caption}", head, rows)
 
 
 def read_control_tables(folder: Path) -> list[Table]:
@@ -187,20 +203,16 @@ def read_control_tables(folder: Path) -> list[Table]:
     with in_form(path):
         arms = [
             [
-                *(Cell(name), Cell(arm["study"]), Cell(f"{100 * arm['retention']:.1f} %")),
-                *(
-                    Cell(quantity(arm["accuracy"], "fraction")),
-                    Cell(quantity(arm["nll"], "choices")),
-                ),
+                *(name, arm["study"], f"{100 * arm['retention']:.1f} %"),
+                *(interval(arm["accuracy"]), quantity(arm["nll"], "choices")),
             ]
             for name, arm in found["arms"].items()
         ]
         contrasts = [
             [
-                *(Cell(one["question"]), Cell(f"{one['arm']} - {one['other']}")),
-                *(_difference(one["accuracy"], "fraction"), _difference(one["nll"], "choices")),
-                *(Cell(p_value(one["p"])), Cell(p_value(one["holm_p"]))),
-                Cell("", verdict=one["verdict"]),
+                *(one["question"], f"{one['arm']} - {one['other']}"),
+                *(difference(one["accuracy"], "fraction"), difference(one["nll"], "choices")),
+                *(p_value(one["p"]), p_value(one["holm_p"]), Field("", verdict=one["verdict"])),
             ]
             for one in found["contrasts"]
         ]
@@ -215,12 +227,11 @@ def read_control_tables(folder: Path) -> list[Table]:
     ]
 
 
-def place_fields(source: Source, key: str) -> list[Cell]:
-    """The first fields of a cell's row, under `PLACE`."""
-    place: Place = source.places[key]
-    kept = CANNOT_SAY if place.retention is None else f"{100 * place.retention:.1f} %"
-    words = (place.score, f"{place.sparsity:g}", f"{place.train_size:,}", kept)
-    return [Cell(word) for word in words]
+def difference(value: Json | None, unit: str) -> Field:
+    """A difference with its interval; strong where that does not hold 0."""
+    low, high = (value["low"], value["high"]) if value else (None, None)
+    clear = low is not None and high is not None and low * high > 0
+    return Field(quantity(value, unit, "+"), clear)
 
 
 def count(value: int | None) -> str:
@@ -228,59 +239,9 @@ def count(value: int | None) -> str:
     return CANNOT_SAY if value is None else f"{value:,}"
 
 
-def _measure(source: Source, name: str, said: Json, sweep: Json) -> Table:
-    label, unit = said.get("label", name.replace("_", " ")), said.get("unit", "")
-    shown = "%" if unit == "fraction" else unit
-    better = f" ({said['better']} is better)" if said.get("better") else ""
-
-    def fields(key: str, values: Mapping[str, Any]) -> Iterator[Cell]:
-        for method in LABELS:
-            given = GIVEN.get(name, {}).get(method)
-            yield Cell(f"{given} by definition" if given else quantity(values.get(method), unit))
-        yield _gap(source, key, values.get("difference"), unit)
-
-    gap = "points" if unit == "fraction" else unit
-    return Table(
-        f"{label[:1].upper()}{label[1:]}{f', {shown}' if shown else ''}{better}",
-        [*PLACE, *LABELS.values(), f"KL - CE{f', {gap}' if gap else ''}"],
-        [
-            [*place_fields(source, key), *fields(key, cell.get(name, {}))]
-            for key, cell in sweep.items()
-        ],
-    )
-
-
-def _below_measures(found: Json) -> Iterator[Note]:
-    closeness = found.get("closeness") or {}
-    if closeness.get("spearman") is not None:
-        yield Note(
-            f"Over {closeness['students']} students, accuracy and scaled KL from the teacher have "
-            f"Spearman's correlation {closeness['spearman']:+.2f}: at -1 the student closer to the "
-            "teacher is the better one, whichever loss made it."
-        )
-    odd = {run: why for run, why in found.get("temperatures", {}).items() if isinstance(why, str)}
-    if odd:
-        words = "; ".join(f"{run}: {why}" for run, why in odd.items())
-        yield Note(f"Where temperature scaling degenerates: {words}.")
-
-
-def _gap(source: Source, key: str, value: Json | None, unit: str) -> Cell:
+def _gap(source: Source, key: str, value: Json | None, unit: str) -> str | Field:
     """KL - CE of a cell, or that nothing regrew there."""
-    return _difference(value, unit) if source.places[key].regrew else Cell(NOTHING_REGREW)
-
-
-def _difference(value: Json | None, unit: str) -> Cell:
-    clear = value is not None and None not in (value["low"], value["high"])
-    strong = clear and value["low"] * value["high"] > 0  # type: ignore[index]
-    return Cell(quantity(value, unit, "+"), strong)
-
-
-def _ends(summary: Json, share: str) -> Cell:
-    gap = f"{summary[f'kl{share}'] - summary[f'ce{share}']:+.1f}"
-    low, high = summary.get(f"lo{share}"), summary.get(f"hi{share}")
-    if low is None or high is None:
-        return Cell(f"{gap} (no interval)")
-    return Cell(f"{gap} [{low:+.1f}, {high:+.1f}]", low * high > 0)
+    return difference(value, unit) if source.places[key].regrew else NOTHING_REGREW
 
 
 def _points(share: float | None) -> str:

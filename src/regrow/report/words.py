@@ -13,32 +13,33 @@ LABELS = {
     "finetune": "cross-entropy",
     "distill": "KL distillation",
 }
-
-
-def interval(value: Json, sign: str = "") -> str:
-    """`41.2 [37.0, 45.5]`: fractions in percent; where no interval can be had it says so."""
-    return _spelled({name: _times_100(value[name]) for name in value}, sign, 1)
+DIGITS = {"fraction": 1, "points": 1, "choices": 2}  # after the point; of other units, three
 
 
 def quantity(value: Json | None, unit: str, sign: str = "") -> str:
-    """An estimate with its interval in its unit; `cannot say` for null or what is not there.
+    """`41.2 [37.0, 45.5]`: an estimate with its interval in its unit, a `fraction` in percent.
 
-    unit: `fraction`, shown in percent, `choices`, to two decimals, or another, to three.
+    `cannot say` for null or what is not there; where no interval can be had it says so.
     """
     if value is None or value["estimate"] is None:
         return CANNOT_SAY
-    if unit == "fraction":
-        return interval(value, sign)
-    return _spelled(value, sign, 2 if unit == "choices" else 3)
+    scale, form = 100 if unit == "fraction" else 1, f"{sign}.{DIGITS.get(unit, 3)}f"
+    low, high = value["low"], value["high"]
+    if low is None or high is None:
+        return f"{scale * value['estimate']:{form}} (no interval)"
+    return f"{scale * value['estimate']:{form}} [{scale * low:{form}}, {scale * high:{form}}]"
+
+
+def interval(share: Json, sign: str = "") -> str:
+    """A share in percent, or a difference of shares in points, with its interval."""
+    return quantity(share, "fraction", sign)
 
 
 def estimate(claim: Json) -> str:
     """The claim's number in its unit, with its interval: fractions in percentage points."""
-    if claim["estimate"] is None:
-        return CANNOT_SAY
-    if claim["unit"] == "fraction":
-        return f"{interval(claim, '+')} points"
-    return f"{_spelled(claim, '+', 2)} {claim['unit']}"
+    said = quantity(claim, claim["unit"] if claim["unit"] == "fraction" else "choices", "+")
+    unit = "points" if claim["unit"] == "fraction" else claim["unit"]
+    return said if said == CANNOT_SAY else f"{said} {unit}"
 
 
 def p_value(value: float | None) -> str:
@@ -67,14 +68,3 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _times_100(value: Any) -> Any:
-    return 100 * value if isinstance(value, float | int) else value
-
-
-def _spelled(value: Json, sign: str, digits: int) -> str:
-    low, high = value["low"], value["high"]
-    form = f"{sign}.{digits}f"
-    ends = "(no interval)" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
-    return f"{value['estimate']:{form}} {ends}"
