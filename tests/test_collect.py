@@ -14,7 +14,7 @@ def test_results_are_those_of_the_sweep_alone(study) -> None:
     kept = study.root / "results" / "mine"
     assert read_params(kept / "params.yaml").sweep.sparsity == [0.5]
     files = {path.relative_to(kept).as_posix() for path in kept.rglob("*") if path.is_file()}
-    assert "metrics/compare/claims.json" in files
+    assert {"metrics/compare/claims.json", "metrics/importance.json"} <= files
     assert "metrics/evaluate/pruned/l2-0.5.json" in files
     assert "predictions/distill/l2-0.5-8-0.parquet" in files
     assert "plots/training/finetune/l2-0.5-8-0/plots/metrics/loss.tsv" in files
@@ -22,7 +22,7 @@ def test_results_are_those_of_the_sweep_alone(study) -> None:
     listed = [f"results/mine/{path}" for path in sorted(files)]
     assert not study.run("git", "check-ignore", *listed, check=False).stdout
     stages = yaml.safe_load((kept / "dvc.lock").read_text("utf-8"))["stages"]
-    assert "distill@l2-0.5-8-0" in stages
+    assert {"distill@l2-0.5-8-0", "evaluate@distill-l2-0.5-8-0", "compare"} <= stages.keys()
     assert not [name for name in stages if "0.25" in name]
     for path in files - {"params.yaml", "dvc.lock"}:
         source = study.root / ("data" if path.startswith("predictions") else "") / path

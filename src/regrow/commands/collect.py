@@ -15,7 +15,7 @@ from regrow.support.params import read_params
 from regrow.support.schema import Sweep
 
 ENVIRONMENT = Path("environment.json")
-WHOLE = ("metrics/summary.json", "metrics/compare")
+WHOLE = ("metrics/summary.json", "metrics/compare", "metrics/importance.json")
 
 
 def main(
@@ -58,7 +58,9 @@ def _copy(source: Path, target: Path, made_by: str = "dvc repro") -> None:
 
 def _copy_lock(source: Path, target: Path, sweep: Sweep) -> None:
     """DVC keeps what it knows of earlier sweeps in dvc.lock; the copy holds this one only."""
-    items = {name.rpartition("/")[2] for name in run_names(sweep)}
+    runs = run_names(sweep)
+    # `finetune@l2-0.2-600-0`, and `evaluate@finetune-l2-0.2-600-0`
+    items = {name.rpartition("/")[2] for name in runs} | {name.replace("/", "-") for name in runs}
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     lock = read_yaml(source, "run `dvc repro` first")
