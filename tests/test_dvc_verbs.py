@@ -79,6 +79,25 @@ def test_a_verb_is_readable(experiment: Study, verb, rows, words):
         assert any(word in line for line in lines), word
 
 
+def test_the_table_of_experiments_is_readable_where_every_number_changed(study: Study):
+    # Baselines of another day, and names as DVC makes them up, are the widest.
+    amended = ("commit", "--amend", "--quiet", "--allow-empty", "--no-edit")
+    study.run("git", *amended, GIT_COMMITTER_DATE="2026-01-02T03:04:05")
+    path = study.root / "metrics" / "summary.json"
+    summary = json.loads(path.read_text("utf-8"))
+    changed = {name: -12.3 if name[:2] in ("lo", "hi") else 87.6 for name in summary}
+    path.write_text(json.dumps(changed), "utf-8")
+    study.set(distill__temperature=2.0)
+    study.dvc("exp", "save", "--name", "unbid-mobs")
+    study.git("restore", ".")
+    lines = shown(study, "exp", "show", "--only-changed")
+    print(*lines, sep="\n")
+    assert max(map(len, lines)) <= WIDTH
+    (row,) = (line.split() for line in lines if "unbid-mobs" in line)
+    assert set(map(str, [*changed.values(), 2])) <= set(row)
+    assert all(any(name in line.split() for line in lines) for name in changed)
+
+
 def test_the_summary_is_at_most_15_flat_numbers(experiment: Study):
     summary = json.loads((experiment.root / "metrics" / "summary.json").read_text("utf-8"))
     assert 4 <= len(summary) <= 15

@@ -380,13 +380,7 @@ def test_what_is_short_is_named() -> None:
         assert f"{word} questions" in why, why
 
 
-def test_the_summary_fits_a_terminal() -> None:
+def test_the_summary_is_of_the_retentions_nearest_to_90_and_50_percent() -> None:
     sweep = sweep_of(sparsity=(0.15, 0.4, 0.8), train_size=(200, 600), score=("l2", "random"))
     found = summary_json(gather(simulated_study(sweep, test=60), sweep, SETTINGS))
-    assert list(found) == [
-        *("teacher", "longest"),
-        *(f"{name}{kept}" for kept in (91, 76, 52) for name in ("ce", "kl", "lo", "hi")),
-    ]
-    assert len(found) <= 15
-    columns = [max(len(name), len(str(value))) + 2 for name, value in found.items()]
-    assert len("metrics/summary.json") + sum(columns) <= 120
+    assert list(found) == ["teacher", "ce91", "kl91", "ce52", "kl52", "lo52", "hi52"]

@@ -12,7 +12,7 @@ from regrow.compare.significance import detectable, verdict
 from regrow.compare.study import LOSSES, METHODS
 from regrow.support.files import rounded
 
-RETENTIONS = (0.9, 0.75, 0.5)  # of the summary, or those of the sweep that are nearest
+RETENTIONS = (0.9, 0.5)  # of the summary, or those of the sweep that are nearest
 NOT_TESTABLE = "not testable"
 
 
@@ -109,9 +109,10 @@ def cell_verdict(evidence: Evidence, cell: CellEvidence) -> str:
 def summary_json(evidence: Evidence) -> dict[str, float]:
     """`summary.json`: what a person decides by, in percent and points, to one decimal.
 
-    Accuracy of the teacher, of the longest choice, and at the retentions of the sweep nearest to
-    `RETENTIONS`, of CE and of KL, and the interval of KL - CE from `lo` to `hi`. A name ends in the
-    retention, in percent. Short, because `dvc metrics show` puts each name at the head of a column.
+    Accuracy of the teacher, and of CE and of KL at the retentions of the sweep nearest to
+    `RETENTIONS`; at the smallest, where the paper makes its claim, also the interval of KL - CE
+    from `lo` to `hi`. A name ends in the retention, in percent. Few and short, because
+    `dvc exp show` makes each a column, beside that of the parameter that changed.
 
     The cells are those of the largest train size, and of the score of the study's primary cell or
     the first of the sweep.
@@ -124,16 +125,14 @@ def summary_json(evidence: Evidence) -> dict[str, float]:
         if (cell.place.score, cell.place.train_size) == (score, size)
     ]
     nearest = [min(cells, key=lambda c: abs(c.retention - wanted)) for wanted in RETENTIONS]
-    numbers = {
-        "teacher": cells[0].methods["teacher"]["accuracy"].estimate,
-        "longest": evidence.longest_choice.estimate,
-    }
-    for kept, cell in {f"{100 * cell.retention:.0f}": cell for cell in nearest}.items():
-        gap = evidence.interval("accuracy", cell.difference("accuracy"), paired=True)
+    numbers = {"teacher": cells[0].methods["teacher"]["accuracy"].estimate}
+    for cell in nearest:
+        kept = f"{100 * cell.retention:.0f}"
         numbers[f"ce{kept}"] = cell.methods["finetune"]["accuracy"].estimate
         numbers[f"kl{kept}"] = cell.methods["distill"]["accuracy"].estimate
-        if gap is not None and gap.low is not None and gap.high is not None:
-            numbers |= {f"lo{kept}": gap.low, f"hi{kept}": gap.high}
+    gap = evidence.interval("accuracy", nearest[-1].difference("accuracy"), paired=True)
+    if gap is not None and gap.low is not None and gap.high is not None:
+        numbers |= {f"lo{kept}": gap.low, f"hi{kept}": gap.high}
     return {name: round(100 * value, 1) for name, value in numbers.items()}
 
 

@@ -54,12 +54,14 @@ def summary(_: Source, found: Json) -> Iterator[Part]:
     rows: list[list[str | Field]] = []
     for share in [key[2:] for key in found if re.fullmatch(r"kl\d+", key)]:
         ce, kl = found[f"ce{share}"], found[f"kl{share}"]
-        ends = {"low": found.get(f"lo{share}"), "high": found.get(f"hi{share}")}
-        gap = difference({"estimate": kl - ce, **ends}, "points")
+        gap: str | Field = f"{kl - ce:+.1f}"
+        if f"lo{share}" in found:
+            ends = {"low": found[f"lo{share}"], "high": found[f"hi{share}"]}
+            gap = difference({"estimate": kl - ce, **ends}, "points")
         rows.append([f"{share} %", f"{ce:.1f}", f"{kl:.1f}", gap])
     note = (
-        f"Test accuracy beside teacher {found['teacher']:.1f} %, longest choice "
-        f"{found['longest']:.1f} %; the interval of the difference is paired."
+        f"Test accuracy beside the teacher's {found['teacher']:.1f} %; the interval of the "
+        "difference is paired. Those of the others stand below."
     )
     head = ["Parameters kept", "Cross-entropy, %", "KL, %", "KL - CE, points"]
     yield Table("Accuracy in short", head, rows, note)
