@@ -81,6 +81,10 @@ def sweep_of(
 
 
 def compare_settings(**changes: Any) -> Compare:
-    """The default study's settings of the comparison, quick and raw unless `changes` say else."""
+    """The default study's settings of the comparison, quick and raw unless `changes` say else.
+
+    What that study named before its run are cells of its own sweep.
+    """
     default = read_params(Path(__file__).parents[1] / "params.yaml").compare
-    return Compare(**(default.model_dump() | {"accuracy": "raw", "resamples": 400} | changes))
+    other = {"accuracy": "raw", "resamples": 400, "primary": [], "secondary": []}
+    return Compare(**(default.model_dump() | other | changes))

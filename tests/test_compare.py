@@ -33,7 +33,8 @@ def project(folder: Path, sweep: Sweep, study: Study | None = None, **compare: A
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["sweep"] = sweep.model_dump()
     params["data"]["train"] = max(sweep.train_size)
-    params["compare"] |= {"accuracy": "raw", "resamples": 400, **compare}
+    params["compare"] |= {"accuracy": "raw", "resamples": 400, "primary": [], "secondary": []}
+    params["compare"] |= compare
     folder.mkdir(exist_ok=True, parents=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     for name, predictions in (study or simulated_study(sweep)).items():
