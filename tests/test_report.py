@@ -21,7 +21,7 @@ from regrow.commands.report import main
 from regrow.report.curves import Curve, training_svg
 from regrow.report.files import FILES, Source
 from regrow.report.page import SECTIONS, Results, read_results, render
-from regrow.report.parts import Field, Section, Table
+from regrow.report.parts import Section, Table
 from regrow.report.provenance import changed_parameters, is_in_sweep
 from regrow.report.set_up import flat, sentences
 from regrow.report.words import CANNOT_SAY, LABELS, estimate, interval, p_value, quantity
@@ -129,14 +129,6 @@ def tables(one: Results, name: str) -> list[Table]:
     return [part for part in section(one, name).parts if isinstance(part, Table)]
 
 
-def text_of(field: str | Field) -> str:
-    return field if isinstance(field, str) else field.text
-
-
-def verdict_of(field: str | Field) -> str:
-    return "" if isinstance(field, str) else field.verdict
-
-
 def refused(folder: Path) -> str:
     """The sentence that the command ends with; the page that was there before stays."""
     out = folder.parent / "page.html"
@@ -170,7 +162,7 @@ def test_the_summary_is_first_and_sections_are_one_list(made: Path) -> None:
     summary = read(made / "metrics/summary.json")
     (table,) = tables(one, "summary")
     for row in table.rows:
-        share = text_of(row[0]).removesuffix(" %")
+        share = str(row[0]).removesuffix(" %")
         assert row[2] == f"{summary[f'kl{share}']:.1f}"
 
 
@@ -210,7 +202,7 @@ def test_where_nothing_regrew_no_difference_is_shown(made: Path) -> None:
     (accuracy,) = tables(one, "accuracy")
     assert [row[-1] for row in accuracy.rows].count("nothing regrew") == len(floor)
     found = [row for table in tables(one, "paired") for row in table.rows]
-    assert [verdict_of(row[-2]) for row in found].count("not testable") == len(floor)
+    assert [str(row[-2]) for row in found].count("not testable") == len(floor)
 
 
 def test_what_was_named_before_stands_apart_from_what_was_looked_for_after(
@@ -540,7 +532,7 @@ def test_what_was_not_measured_cannot_be_said(made: Path, tmp_path: Path) -> Non
     (one,) = read_results(folder)
     measured = {table.caption: table for table in tables(one, "uncertainty")}
     nll = next(table for name, table in measured.items() if name.startswith("NLL of the gold"))
-    assert all(text_of(field) == CANNOT_SAY for row in nll.rows for field in row[4:8])
+    assert all(str(field) == CANNOT_SAY for row in nll.rows for field in row[4:8])
     recovery = next(table for name, table in measured.items() if "ecover" in name)
     assert list(recovery.rows[0][4:8]) == [
         *("100 by definition", "0 by definition", CANNOT_SAY, "12.3 (no interval)")

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from regrow.report.page import read_results, render
-from regrow.report.tables import read_control_tables
+from regrow.report.page import read_control_tables, read_results, render
 from regrow.support.errors import UserError
 from regrow.support.files import replacing
 

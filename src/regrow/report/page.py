@@ -16,12 +16,20 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from regrow.report.device import on_the_device
-from regrow.report.files import Json, Source, in_form
+from regrow.report.files import Json, Source, in_form, read_json
 from regrow.report.images import figures
 from regrow.report.parts import Field, Part, Section, Table
 from regrow.report.provenance import provenance, warnings
 from regrow.report.set_up import flat, set_up
-from regrow.report.tables import accuracy, claims, elsewhere, summary, tests, uncertainty
+from regrow.report.tables import (
+    accuracy,
+    claims,
+    control_tables,
+    elsewhere,
+    summary,
+    tests,
+    uncertainty,
+)
 from regrow.report.words import CANNOT_SAY, estimate
 from regrow.support.errors import UserError
 
@@ -99,10 +107,20 @@ def read_set(folder: Path, name: str) -> Results:
     )
 
 
-def render(results: Sequence[Results], controls: Sequence[Table] = ()) -> str:
+def read_control_tables(folder: Path) -> list[Table]:
+    """The tables of `controls.json` in a folder of sets; none where there is none."""
+    path = folder / "controls.json"
+    if not path.exists():
+        return []
+    found = read_json(path)
+    with in_form(path):
+        return control_tables(found)
+
+
+def render(results: Sequence[Results], across_sets: Sequence[Table] = ()) -> str:
     """The page. Everything that comes from files is escaped.
 
-    controls: tables that compare the sets, from `read_control_tables`.
+    across_sets: tables that compare the sets, from `read_control_tables`.
     """
     environment = Environment(
         loader=PackageLoader("regrow.report", ""),
@@ -115,8 +133,8 @@ def render(results: Sequence[Results], controls: Sequence[Table] = ()) -> str:
     across = []
     if len(results) > 1:
         across.append(Section("overview", "All sets", [_overview(results), _differing(results)]))
-        if controls:
-            across.append(Section("controls", "Controls", controls))
+        if across_sets:
+            across.append(Section("controls", "Controls", across_sets))
     return environment.get_template("page.html.j2").render(
         results=results,
         across=across,

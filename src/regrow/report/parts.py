@@ -15,6 +15,9 @@ class Field:
     strong: bool = False
     verdict: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.verdict} {self.text}".strip()
+
 
 @dataclass(frozen=True)
 class Table:

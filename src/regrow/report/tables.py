@@ -1,15 +1,13 @@
 """The metrics of a set of results as tables with intervals.
 
-Each function but the last takes the set and what the file of its section holds, and gives what
-stands there.
+A section's function takes the set and what its file holds, and gives what stands there.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
-from regrow.report.files import Json, Source, in_form, read_json
+from regrow.report.files import Json, Source
 from regrow.report.parts import Field, Fold, Part, Table
 from regrow.report.words import (
     CANNOT_SAY,
@@ -196,36 +194,31 @@ def elsewhere(source: Source, found: Json) -> Iterator[Part]:
         yield Table(f"Other tasks: {caption}", head, rows)
 
 
-def read_control_tables(folder: Path) -> list[Table]:
-    """`controls.json` of a folder of sets: the arms and the contrasts; none where there is none."""
-    path = folder / "controls.json"
-    if not path.exists():
-        return []
-    found = read_json(path)
-    with in_form(path):
-        arms = [
-            [
-                *(name, arm["study"], f"{100 * arm['retention']:.1f} %"),
-                *(interval(arm["accuracy"]), quantity(arm["nll"], "choices")),
-            ]
-            for name, arm in found["arms"].items()
+def control_tables(found: Json) -> list[Table]:
+    """Of `controls.json`, which compares runs of several sets: the arms and the contrasts."""
+    arms = [
+        [
+            *(name, arm["study"], f"{100 * arm['retention']:.1f} %"),
+            *(interval(arm["accuracy"]), quantity(arm["nll"], "choices")),
         ]
-        contrasts = [
-            [
-                *(one["question"], f"{one['arm']} - {one['other']}"),
-                *(difference(one["accuracy"], "fraction"), difference(one["nll"], "choices")),
-                *(p_value(one["p"]), p_value(one["holm_p"]), Field("", verdict=one["verdict"])),
-            ]
-            for one in found["contrasts"]
+        for name, arm in found["arms"].items()
+    ]
+    contrasts = [
+        [
+            *(one["question"], f"{one['arm']} - {one['other']}"),
+            *(difference(one["accuracy"], "fraction"), difference(one["nll"], "choices")),
+            *(p_value(one["p"]), p_value(one["holm_p"]), Field("", verdict=one["verdict"])),
         ]
-        note = (
-            "p: exact, two-sided; Holm: adjusted for all contrasts. Verdict on accuracy at a "
-            f"margin of {_points(found['margin'])} points."
-        )
-    columns = ["Question", "Difference", "Accuracy, points", "NLL, nats", "p", "p, Holm", "Verdict"]
+        for one in found["contrasts"]
+    ]
+    note = (
+        "p: exact, two-sided; Holm: adjusted for all contrasts. Verdict on accuracy at a "
+        f"margin of {_points(found['margin'])} points."
+    )
+    head = ["Question", "Difference", "Accuracy, points", "NLL, nats", "p", "p, Holm", "Verdict"]
     return [
         Table("Arms", ["Arm", "Set", "Parameters kept", "Accuracy, %", "NLL, nats"], arms),
-        Table("Contrasts, paired by question", columns, contrasts, note),
+        Table("Contrasts, paired by question", head, contrasts, note),
     ]
 
 
