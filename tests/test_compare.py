@@ -33,6 +33,8 @@ def project(folder: Path, sweep: Sweep, study: Study | None = None, **compare: A
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["sweep"] = sweep.model_dump()
     params["data"]["train"] = max(sweep.train_size)
+    for loss in ("finetune", "distill"):
+        params[loss]["learning_rate"] = dict.fromkeys(sweep.score, 1e-3)
     params["compare"] |= {"accuracy": "raw", "resamples": 400, "primary": [], "secondary": []}
     params["compare"] |= compare
     folder.mkdir(exist_ok=True, parents=True)
