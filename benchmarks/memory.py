@@ -211,7 +211,10 @@ def _params(case: Case) -> dict[str, Any]:
     params["data"] |= dict.fromkeys(("train", "calibration", "test"), case.questions)
     params["training"]["batch_size"] = case.batch_size
     params["evaluate"]["transfer"] = {}
-    params["teacher_logits"]["top_k"] = 64
+    params["teacher_logits"] |= {"positions": "all", "top_k": 64}
+    params["finetune"] |= {"positions": "all", "learning_rate": {"l2": 1e-3}}
+    params["distill"] |= {"branches": "all", "learning_rate": {"l2": 1e-3}}
+    params["compare"] |= {"primary": [], "secondary": []}
     params["sweep"] = {
         **{"score": ["l2"], "sparsity": [SPARSITY], "train_size": [case.questions], "seed": [0]}
     }
@@ -298,8 +301,8 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         model = AutoModelForCausalLM.from_config(own, dtype=torch.float32)
         model.save_pretrained(folder / "models" / name)
         tokenizer.save_pretrained(folder / "models" / name)
-    asked = list(_questions(case.questions))
     for split in ("train", "calibration", "test"):
+        asked = list(_questions(split, case.questions))
         for kind in ("questions", "labels"):
             (folder / "data" / kind).mkdir(parents=True, exist_ok=True)
         write_questions(folder / "data" / "questions" / f"{split}.jsonl", asked)
@@ -319,14 +322,14 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
 WORDS = ("river", "cupboard", "morning", "people", "market", "window", "letter", "garden")
 
 
-def _questions(count: int) -> Iterator[Any]:
+def _questions(split: str, count: int) -> Iterator[Any]:
     """Questions of some thirty words and five choices of three."""
     from regrow.tasks.questions import Question
 
     for number in range(count):
         words = [WORDS[(number * step + step) % len(WORDS)] for step in range(1, 24 + number % 8)]
         choices = [" ".join(words[place : place + 3]) + f" {place}" for place in range(5)]
-        yield Question(f"q{number}", f"Where does the {' '.join(words)} go?", tuple(choices))
+        yield Question(f"{split}-{number}", f"Where does the {' '.join(words)} go?", tuple(choices))
 
 
 def _tokenizer() -> Any:
