@@ -83,8 +83,10 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
         # A layer's weights, those of the next, its gradient; and the output matrix, which stays.
         gathered = 2 * shape.layer * width + shape.layer * own + shape.embedding * width
         # The embedding's gradient before it is dealt out, flattened, and once more as gloo sums it.
-        dealt = matrix * (3 if compute.device == "cpu" else 2)
-        first, last = first + gathered, last + gathered + dealt
+        cpu = compute.device == "cpu"
+        first, last = first + gathered, last + gathered + matrix * (3 if cpu else 2)
+        if cpu:
+            first, last = int(GLOO * first), int(GLOO * last)
     elif compute.processes > 1:
         first, last = first + gradients, last + gradients  # DDP's buckets
     elif compute.mixed_precision:
