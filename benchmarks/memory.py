@@ -199,7 +199,7 @@ def measure(case: Case, folder: Path) -> Found:
     (folder / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     predicted = int(_ask("prepare", case, folder)["predicted"])
     if case.stage == "distill":
-        _run(folder, "python -m", _command(case, "teacher_logits"))
+        _run(folder, params["compute"]["launch"], _command(case, "teacher_logits"))
     measured = _run(folder, params["compute"]["launch"], _command(case, case.stage))
     return Found(case.name, case.stage, case.processes, predicted, measured)
 
