@@ -22,6 +22,7 @@ from benchmarks.common import Bench
 from benchmarks.contest import environment
 from benchmarks.machine import machine, versions
 from benchmarks.results import Measure, Row, Target
+from regrow.support.errors import UserError
 from regrow.support.files import write_json
 from regrow.support.params import PARAMS_FILE, read_params
 
@@ -140,6 +141,7 @@ class Found:
 def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = OUT,
     only: Annotated[str, typer.Option(help="Cases whose name or stage holds this.")] = "",
+    docs: Annotated[Path | None, typer.Option(help="A page to put the table into.")] = None,
 ) -> None:
     """Measure every case and print it beside the prediction."""
     found = []
@@ -157,6 +159,20 @@ def main(
         },
     )
     Console().print(table(found))
+    if docs is not None:
+        write_table(docs, found)
+
+
+def write_table(page: Path, found: list[Found]) -> None:
+    """Put the table between the markers of a page."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+    lines += ["| " + " | ".join(cells(one)) + " |" for one in found]
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise UserError(f"{page} holds no lines {BEGIN} and {END}; put them around the table")
+    text = "\n".join(lines)
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 ROWS = ("40 M parameters, 8 questions", "48 M, deep and untied", "48 M, evaluation")
@@ -181,14 +197,21 @@ def rows(bench: Bench) -> Iterator[Row]:
             )
 
 
+HEADINGS = ("Stage", "Model", "Processes", "Predicted, MiB", "Measured, MiB", "Error")
+BEGIN, END = "<!-- memory: begin -->", "<!-- memory: end -->"
+
+
+def cells(one: Found) -> tuple[str, ...]:
+    """A row's texts, one for each of `HEADINGS`."""
+    megabytes = (f"{size / MEBI:,.0f}" for size in (one.predicted, one.measured))
+    return (one.stage, one.name, str(one.processes), *megabytes, f"{100 * one.error:+.1f} %")
+
+
 def table(found: list[Found]) -> Table:
-    """A row a case."""
-    shown = Table("Stage", "Model", "Processes", "Predicted, MiB", "Measured, MiB", "Error")
+    """For the terminal: a row a case."""
+    shown = Table(*HEADINGS)
     for one in found:
-        shown.add_row(
-            *(one.stage, one.name, str(one.processes), f"{one.predicted / MEBI:,.0f}"),
-            *(f"{one.measured / MEBI:,.0f}", f"{one.error:+.1%}"),
-        )
+        shown.add_row(*cells(one))
     return shown
 
 
@@ -231,11 +254,12 @@ def _command(case: Case, stage: str) -> list[str]:
         *("--pruned", f"models/pruned/{key}", "--questions", f"{questions}/train.jsonl"),
         *("--score", "l2", "--sparsity", str(SPARSITY), "--train-size", str(case.questions)),
         *("--seed", "0", "--out", "models/retrained", "--log", "log"),
+        *("--labels", f"{labels}/train.jsonl"),
     ]
     record = ["--questions", f"{questions}/train.jsonl", "--out", "data/record"]
     commands = {
         "teacher_logits": ["--teacher", "models/teacher", *record, "--choices", "data/c.jsonl"],
-        "finetune": [*retrain, "--labels", f"{labels}/train.jsonl"],
+        "finetune": retrain,
         "distill": [*retrain, "--teacher-logits", "data/record", "--teacher", "models/teacher"],
         "evaluate": [
             *("--model", f"models/pruned/{key}", "--questions", questions, "--labels", labels),

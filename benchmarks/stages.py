@@ -34,6 +34,7 @@ def distill(bench: Bench, sparsity: float, record: Path, asked: Path, count: int
     """The stage `distill`."""
     return [
         "distill", "--pruned", bench.pruned(sparsity), "--questions", asked,
+        "--labels", asked.with_name("labels.jsonl"),
         "--teacher-logits", record, "--teacher", bench.teacher,
         "--score", bench.score, "--sparsity", str(sparsity),
         "--train-size", str(count), "--seed", "0",

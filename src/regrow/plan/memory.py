@@ -22,10 +22,7 @@ from regrow.support.schema import Compute
 
 LOGITS = 4  # float32, in which losses and scores are made
 HOLES = 1.2  # batches are of many sizes, and what one frees does not always hold the next; measured
-COPIES = (
-    5  # of a part of a step's logits: as they are, softened, their log-softmax, gradients of two
-)
-
+COPIES = 5  # of a part's logits: themselves, softened, their log-softmax, two gradients
 GLOO = 2.0  # what is gathered and freed on a CPU is given back late, and gloo copies; measured
 
 
