@@ -187,7 +187,7 @@ def _errors(
     import torch
 
     from regrow.distill.divergence import forward_kl
-    from regrow.distill.record import Targets
+    from regrow.distill.reader import Targets
     from regrow.model.forward import row_logits
     from regrow.model.trees import flat_rows, pack
 

@@ -14,6 +14,7 @@ from regrow.device.measure import spread
 from regrow.evaluate.predictions import Predictions, write_predictions
 from regrow.report.device import on_the_device
 from regrow.report.files import Source
+from regrow.report.parts import Table
 from regrow.support.errors import UserError
 from regrow.support.schema import Compare, Sweep
 from tiny_models import regrow, write_params
@@ -225,14 +226,13 @@ def test_the_commands_say_what_fits_and_what_does_not(tmp_path, monkeypatch, cap
 
 
 def test_the_report_has_the_frontier_of_each_machine(tmp_path):
-    assert on_the_device(Source(tmp_path)) is None
     found = judged(tmp_path, KNOWN)
-    (tmp_path / "edge" / "metrics").mkdir(parents=True)
-    (tmp_path / "edge" / "metrics" / "frontier.json").write_text(json.dumps(found))
-    assert "not measured" in on_the_device(Source(tmp_path)).parts[0].note
+    table, _ = on_the_device(Source(tmp_path), found)
+    assert isinstance(table, Table) and "not measured" in table.note
     (tmp_path / "results" / "edge").mkdir(parents=True)
     given = {"machine": {"processor": "A"}, **speeds(found, lambda _: spread([7, 9]))}
     (tmp_path / "results" / "edge" / "a.json").write_text(json.dumps(given))
-    table, verdicts = on_the_device(Source(tmp_path)).parts[:2]
+    table, verdicts = on_the_device(Source(tmp_path), found)
+    assert isinstance(table, Table) and isinstance(verdicts, Table)
     assert len(table.rows) == len(found["files"]) and len(verdicts.rows) == len(found["verdicts"])
-    assert [cell.text for cell in table.rows[0]][4] == "8 (noisy)"
+    assert str(table.rows[0][4]) == "8 (noisy)"

@@ -8,7 +8,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 STAGES = {
-    path.stem for path in (ROOT / "src/regrow/stages").glob("*.py") if path.stem != "__init__"
+    path.stem
+    for room in ("stages", "commands")
+    for path in (ROOT / "src/regrow" / room).glob("*.py")
+    if path.stem != "__init__"
 }
 
 
@@ -25,8 +28,8 @@ def test_without_a_stage_every_stage_is_listed_with_what_it_does(
     done = regrow(*arguments)
     assert done.returncode == 0
     first, _, *lines = done.stdout.splitlines()
-    assert first.startswith("usage: python -m regrow STAGE")
-    listed = {line.split()[0]: line.split()[1:] for line in lines}
+    assert first.startswith("usage: python -m regrow NAME")
+    listed = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ")}
     assert listed.keys() == STAGES
     assert all(listed.values())
 
@@ -35,5 +38,6 @@ def test_without_a_stage_every_stage_is_listed_with_what_it_does(
 def test_a_stage_that_there_is_not_is_refused_with_the_list(name: str) -> None:
     done = regrow(name)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"regrow: there is no stage {name!r}.\n\nusage: python -m regrow")
+    said = f"regrow: there is no stage or command {name!r}.\n\nusage: python -m regrow"
+    assert done.stderr.startswith(said)
     assert done.stdout == ""

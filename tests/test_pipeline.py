@@ -228,7 +228,7 @@ def test_without_a_finetuned_teacher_permuted_labels_rerun_finetune_and_what_fol
     permuted = tmp_path / "permuted.jsonl"
     write_jsonl(permuted, rows)
     study.set(data__source=f"file:{permuted}")
-    assert set(study.repro()) == {"questions"} | JUDGE | CE
+    assert set(study.repro()) == {"sources", "questions"} | JUDGE | CE
     after = study.outputs()
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert any(path.startswith("models/finetune/") for path in changed)
@@ -346,7 +346,9 @@ def test_a_fault_stops_dvc_before_anything_is_written(new_study, tmp_path, chang
     assert done.returncode != 0
     assert "params.yaml: sweep.sparsity" in done.stdout
     assert "Traceback" not in done.stdout
-    assert not (study.root / "models").exists() and not (study.root / "data").exists()
+    for folder in ("models", "data"):
+        written = [path for path in (study.root / folder).rglob("*") if path.is_file()]
+        assert not [path for path in written if path.name != "README.md"]
 
 
 @pytest.mark.parametrize("change", [{"distill__temperature": 3.0}, {"sweep__sparsity": []}])

@@ -501,6 +501,7 @@ def project(folder: Path, **data: Any) -> Path:
     values = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
     values["data"] |= {"sha256": None, "train": 6, "calibration": 3, "test": 4} | data
     values["sweep"]["train_size"] = [2]
+    values["compare"] |= {"primary": [], "secondary": []}
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     return folder
 

@@ -40,6 +40,7 @@ STAGES = {
     ),
     "distill": (
         *("--pruned", "base", *TRAINED, "--teacher-logits", "record", *RUN),
+        *("--teacher", "base", "--labels", "labels/distill-all.jsonl"),
         *("--log", "out/log"),
     ),
     "teacher_logits": ("--teacher", "base", *TRAINED, "--choices", "out/choices.jsonl"),
@@ -75,6 +76,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calibration = [type(q)(f"c-{q.id}", q.stem, q.choices) for q in ASKED]
     write_questions(folder / "data/calibration.jsonl", calibration)
     write_labels(folder / "labels/calibration.jsonl", calibration, ANSWERS)
+    write_labels(folder / "labels/distill-all.jsonl", [], [])
     write_json(folder / "transfer" / "sets.json", {"sets": []})
     save_model(tiny_model(tiny_config("llama")), tiny_tokenizer(), folder / "base")
     with pytest.MonkeyPatch.context() as patch:
