@@ -121,6 +121,7 @@ def test_a_planted_loss_contradicts_and_a_planted_zero_settles_nothing() -> None
     assert "add a second one" in equal["uncertainty_improves_with_data"]["why"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("held", [0, 1, 40])
 @pytest.mark.parametrize("case", ["one question", "all equal", "same students", "never pruned"])

@@ -75,6 +75,7 @@ def test_equal_bytes_under_another_configuration(tmp_path: Path) -> None:
             assert word not in one.read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("sweep", "test"),

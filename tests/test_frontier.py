@@ -227,12 +227,12 @@ def test_the_commands_say_what_fits_and_what_does_not(tmp_path, monkeypatch, cap
 
 def test_the_report_has_the_frontier_of_each_machine(tmp_path):
     found = judged(tmp_path, KNOWN)
-    table, _ = on_the_device(Source(tmp_path), found)
+    table, *_ = on_the_device(Source(tmp_path), found)
     assert isinstance(table, Table) and "not measured" in table.note
     (tmp_path / "results" / "edge").mkdir(parents=True)
     given = {"machine": {"processor": "A"}, **speeds(found, lambda _: spread([7, 9]))}
     (tmp_path / "results" / "edge" / "a.json").write_text(json.dumps(given))
-    table, verdicts = on_the_device(Source(tmp_path), found)
+    table, verdicts, *_ = on_the_device(Source(tmp_path), found)
     assert isinstance(table, Table) and isinstance(verdicts, Table)
     assert len(table.rows) == len(found["files"]) and len(verdicts.rows) == len(found["verdicts"])
     assert str(table.rows[0][4]) == "8 (noisy)"

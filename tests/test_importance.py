@@ -290,6 +290,7 @@ def test_many_questions_are_cut_to_a_stated_number(
 # The figure
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("count", "sparsities", "scores"),
@@ -308,6 +309,7 @@ def test_any_number_of_layers_sparsities_and_scores_draws_without_a_warning(
         assert path.stat().st_size > 10_000
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of others
 @pytest.mark.filterwarnings("error")
 def test_layers_with_nothing_in_them_draw_without_a_warning(tmp_path: Path) -> None:
     dead = Layer(np.zeros(4), np.zeros(4), {("l2", 0.01): gone_by(torch.ones(4), 4)})
