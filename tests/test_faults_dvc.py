@@ -110,7 +110,7 @@ def test_a_parameter_edited_while_its_stage_runs_is_never_recorded_with_the_old_
     ) in said
     assert "questions:" not in (study.root / "dvc.lock").read_text("utf-8")
     study.set(data__source=f"file:{data_source}")
-    assert study.repro("questions") == ["questions"]
+    assert study.repro("questions") == ["sources", "questions"]
     assert locked(study, "questions")["params"]["params.yaml"]["data"]["seed"] == 7
     after = study.outputs()
     apart = new_study(tmp_path / "apart")

@@ -233,7 +233,7 @@ def test_without_a_finetuned_teacher_permuted_labels_rerun_finetune_and_what_fol
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert any(path.startswith("models/finetune/") for path in changed)
     retrained = ("models/", "data/predictions/", "metrics/evaluate/", "plots/training/")
-    seen = ("data/labels/", *(f"{folder}finetune/" for folder in retrained))
+    seen = ("data/labels/", "data/sources/", *(f"{folder}finetune/" for folder in retrained))
     judged = ("metrics/compare/", "metrics/summary.json", "plots/compare/")
     assert all(path.startswith((*seen, *judged)) for path in changed), changed
 
