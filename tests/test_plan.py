@@ -117,7 +117,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, monkeypatch, capsy
     printed = capsys.readouterr().out
     for text in (
         "olmo2-7b.config.json",
-        "as published with",
+        "not compared with the published file",
         "finetune",
         "all, one after the other",
     ):
@@ -176,12 +176,3 @@ def test_the_page_shows_what_the_command_beside_it_prints(monkeypatch):
     )
     lines = [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
     assert lines == shown.splitlines()
-
-
-def test_the_committed_measurements_keep_their_limits():
-    path = ROOT / measured_memory.OUT
-    cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
-    assert len(cases) >= 8
-    for case in cases:
-        limit = measured_memory.ONE if case["processes"] == 1 else measured_memory.MANY
-        assert abs(case["error"]) <= limit, case
