@@ -15,6 +15,7 @@ from benchmarks import (
     evaluate,
     growth,
     memory,
+    precision,
     pruned,
     record,
     startup,
@@ -38,6 +39,7 @@ GROUPS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "startup": startup.rows,
     "growth": growth.rows,
     "tokens": tokens.rows,
+    "precision": precision.rows,
     "memory": memory.rows,
 }
 BUSY = 0.5  # a load at the start that other work must have caused
@@ -55,7 +57,7 @@ def main(
     render: Annotated[bool, typer.Option(help="Measure nothing: show what --out holds.")] = False,
 ) -> None:
     """Measure the study that lies in this folder; parts: ceilings, evaluate, training,
-    breakdown, record, pruned, startup, growth, tokens, memory."""
+    breakdown, record, pruned, startup, growth, tokens, precision, memory."""
     for name in only or []:
         if name not in GROUPS:
             raise UserError(f"there is no part {name!r}; choose of {', '.join(GROUPS)}")

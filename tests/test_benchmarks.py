@@ -34,6 +34,7 @@ from conftest import PARAMS, ROOT, synthetic_questions
 from regrow.model.folders import load_model
 from regrow.model.trees import Tree
 from regrow.plan import flops
+from regrow.support.environment import has_bfloat16_products
 from regrow.support.errors import UserError
 from regrow.tasks.questions import Question, read_questions, write_labels, write_questions
 from tiny_models import runtime_restored
@@ -153,6 +154,8 @@ def test_longer_questions_are_the_same_with_their_stems_said_again(tmp_path):
 def test_the_runner_writes_what_it_measures(study, tmp_path, in_process, monkeypatch):
     out = tmp_path / "results.json"
     parts = ["ceilings", "evaluate", "training", "record", "pruned"]
+    if has_bfloat16_products("cpu"):
+        parts.append("precision")
     monkeypatch.setattr(training, "epoch", lambda *_: Row(group="training", name="an epoch"))
     monkeypatch.setattr(record, "effect", lambda *_: Row(group="record", name="two students"))
     results = run.measure(study, parts, 2, QUESTIONS, out)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -72,8 +73,9 @@ def test_an_interruption_leaves_what_dvc_goes_on_from(new_study, reproduced, tmp
     )
     wait_for_stages(study, 3, begun)
     if number == signal.SIGKILL:
-        for process in tree(begun.pid):
-            os.kill(process, number)
+        for process in stopped_tree(begun.pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
     else:
         begun.send_signal(number)
     begun.communicate(timeout=60)
@@ -92,10 +94,15 @@ def wait_for_stages(study: Study, wanted: int, begun: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def tree(process: int) -> list[int]:
-    """A process and all that descends from it."""
-    path = Path(f"/proc/{process}/task/{process}/children")
-    return [process, *(found for child in path.read_text().split() for found in tree(int(child)))]
+def stopped_tree(process: int) -> list[int]:
+    """A process and all that descends from it, stopped, for else one may start another unseen."""
+    try:
+        os.kill(process, signal.SIGSTOP)
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+        found = [child for one in threads for child in (one / "children").read_text().split()]
+    except OSError:  # it has ended
+        return []
+    return [process, *(each for child in found for each in stopped_tree(int(child)))]
 
 
 def test_only_what_waits_for_nothing_is_ready():
