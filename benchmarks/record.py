@@ -104,7 +104,7 @@ def effect(bench: Bench) -> Row:
     return Row(
         group=GROUP,
         name=name,
-        ours=Measure(what="regrow", unit="p", values=[1.0 if tested.p is None else tested.p]),
+        ours=Measure(what="regrow", unit="p", values=[1.0 if math.isnan(tested.p) else tested.p]),
         target=Target.least(0.05, "no difference found: p >= 0.05"),
         notes={
             "train questions": train.count,

@@ -23,7 +23,6 @@ from regrow.compare.bootstrap import average
 from regrow.compare.claims import claims
 from regrow.compare.evidence import gather
 from regrow.compare.study import Cell, cells_of
-from regrow.compare.tables import cell_verdict
 from regrow.evaluate.predictions import Predictions
 from regrow.support.schema import Compare, Sweep
 
@@ -165,7 +164,7 @@ ONES = [[1] * CHOICES] * (TEST + HELD)
 def verdicts_of(name: str, draw: int) -> tuple[dict[str, str], float]:
     """Each verdict on one draw of a scenario, and the power that its own noise promises."""
     evidence = gather(study_of(TRUTHS[name], draw), SWEEP, SETTINGS, MEASURES)
-    found = {str(cell.place): cell_verdict(evidence, cell) for cell in evidence.cells}
+    found = {str(cell.place): evidence.verdict(cell) for cell in evidence.cells}
     found |= {key: claim.verdict for key, claim in claims(evidence, "epochs").items()}
     half, least = (
         next(cell for cell in evidence.cells if str(cell.place) == key).difference("accuracy")

@@ -181,7 +181,7 @@ def test_chunks_of_draws_change_nothing_and_bound_the_memory(
     counts = rng.multinomial(200, np.full(200, 1 / 200), 2000).astype(np.uint16)
     whole = calibration_error(levels, hits, 10, counts)
     for chunk in (1, 5000):
-        monkeypatch.setattr("regrow.compare.uncertainty.CHUNK", chunk)
+        monkeypatch.setattr("regrow.compare.bootstrap.CHUNK", chunk)
         assert calibration_error(levels, hits, 10, counts[:50]) == pytest.approx(whole[:50])
     tracemalloc.start()
     try:

@@ -1,7 +1,8 @@
 """Intervals and paired differences by resampling questions and seeds; no model is needed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +14,29 @@ Counts = NDArray[np.integer]
 CHUNK = 4_000_000  # resampled indices held at once: 32 MB, whatever the number of questions
 
 
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its confidence interval; `low` and `high` are None where none can be had."""
+class Interval(NamedTuple):
+    """An estimate and its confidence interval; NaN is what cannot be had."""
 
     estimate: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
 
-def as_json(interval: Interval | None) -> dict[str, float | None] | None:
-    """The interval with rounded numbers; null for what cannot be had."""
-    if interval is None:
-        return None
-    ends = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
-    return {name: None if value is None else rounded(value) for name, value in ends.items()}
+UNKNOWN = Interval(np.nan, np.nan, np.nan)
+
+
+def as_json(value: Any) -> Any:
+    """What a JSON or CSV file says: rounded numbers, and null for what cannot be had.
+
+    An interval is its parts by name, and null where there is no estimate.
+    """
+    if isinstance(value, Interval):
+        return None if np.isnan(value.estimate) else as_json(value._asdict())
+    if isinstance(value, Mapping):
+        return {name: as_json(part) for name, part in value.items()}
+    if isinstance(value, float):
+        return None if np.isnan(value) else rounded(value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,19 @@ def resample(questions: int, seeds: int, draws: int, seed: int, stream: int = 0)
     )
 
 
+def in_chunks(function: Callable[[Counts], Array], counts: Counts | None, size: int) -> Array:
+    """Apply `function` to a few draws at a time, so that memory does not grow with the draws.
+
+    counts: how often each draw takes each of `size` questions, (draws, size); without it each is
+    taken once. The function gives an array with a row a draw.
+    """
+    if counts is None:
+        return function(np.ones((1, size), dtype=np.uint8))
+    step = max(1, CHUNK // max(1, size))
+    parts = [function(counts[start : start + step]) for start in range(0, len(counts), step)]
+    return np.concatenate(parts)
+
+
 def draw_means(values: Array, resamples: Resamples) -> Array:
     """The mean of each draw: shape (draws,).
 
@@ -92,33 +114,14 @@ def draw_means(values: Array, resamples: Resamples) -> Array:
             f"values {values.shape} do not fit {resamples.questions.shape[1]} "
             f"questions and {resamples.seeds.shape[1]} seeds"
         )
-    means = weighted_means(values, resamples.questions)
+
+    def means(counts: Counts) -> Array:
+        return np.asarray(counts.astype(np.float64) @ values.T / questions)
+
+    of_seeds = in_chunks(means, resamples.questions, questions)
     if seeds == 1:
-        return means[:, 0]
-    return np.asarray((means * resamples.seeds).sum(axis=1) / seeds, dtype=np.float64)
-
-
-def weighted_means(values: Array, counts: NDArray[np.uint8]) -> Array:
-    """The mean of each row of `values`, shape (rows, questions), in each draw: (draws, rows)."""
-    rows, questions = values.shape
-    means = np.empty((len(counts), rows))
-    step = max(1, CHUNK // max(1, questions))
-    for start in range(0, len(counts), step):
-        part = counts[start : start + step].astype(np.float64)
-        means[start : start + step] = part @ values.T / questions
-    return means
-
-
-def percentile_interval(estimate: float, draws: Array, confidence: float) -> Interval:
-    """The middle `confidence` of the draws: the percentile bootstrap.
-
-    Efron and Tibshirani 1993, "An Introduction to the Bootstrap", section 13.3. The estimate lies
-    inside by construction: rounding, or a statistic that is biased upon resampling, moves the
-    nearer end to it.
-    """
-    tail = (1 - confidence) / 2
-    low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail]))
-    return Interval(estimate, min(low, estimate), max(high, estimate))
+        return of_seeds[:, 0]
+    return np.asarray((of_seeds * resamples.seeds).sum(axis=1) / seeds, dtype=np.float64)
 
 
 def mean_interval(
@@ -130,11 +133,8 @@ def mean_interval(
     """The mean of `values`, shape (seeds, questions), with its interval; see `interval_of`."""
     if not values.size:
         raise ValueError("there is no question to average over")
-    found = interval_of(
-        mean_sample(values, resamples), confidence, bounds=bounds, questions=values.shape[1]
-    )
-    assert found is not None
-    return found
+    sample = mean_sample(values, resamples)
+    return interval_of(sample, confidence, bounds=bounds, questions=values.shape[1])
 
 
 def mean_sample(values: Array, resamples: Resamples) -> Sample:
@@ -165,8 +165,13 @@ def interval_of(
     centred: bool = False,
     bounds: tuple[float, float] | None = None,
     questions: int = 1,
-) -> Interval | None:
-    """The percentile interval of a sample, over the draws for which the statistic can be had.
+) -> Interval:
+    """The middle `confidence` of the draws for which a statistic can be had.
+
+    This is the percentile bootstrap: Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
+    section 13.3. The estimate lies inside by construction: rounding, or a statistic that is biased
+    upon resampling, moves the nearer end to it. No estimate where the data give none; no ends
+    where all draws are equal and there are no bounds.
 
     centred: shift the draws so that their mean is the estimate. For statistics that are biased
     upon resampling, such as a calibration error: the interval is then one of their noise, not of
@@ -177,26 +182,21 @@ def interval_of(
     bootstrap would claim certainty. Then the ends come from the bounds: of n questions none
     differs, so with `confidence` at most 1 - (tail)^(1/n) of all questions do (Clopper and Pearson
     1934, Biometrika 26(4)), each by no more than the bounds allow.
-
-    None where the data give no estimate; no ends where all draws are equal and there are no
-    bounds.
     """
-    if not np.isfinite(sample.estimate):
-        return None
-    draws = sample.draws[np.isfinite(sample.draws)]
-    if not draws.size or np.ptp(draws) < 1e-12:
-        if bounds is None:
-            return Interval(sample.estimate, None, None)
-        estimate = min(max(sample.estimate, bounds[0]), bounds[1])
-        differing = 1 - ((1 - confidence) / 2) ** (1 / questions)
-        return Interval(
-            estimate,
-            estimate - differing * (estimate - bounds[0]),
-            estimate + differing * (bounds[1] - estimate),
-        )
-    if centred:
-        draws = draws - draws.mean() + sample.estimate
-    return percentile_interval(sample.estimate, draws, confidence)
+    estimate, draws = sample.estimate, sample.draws[np.isfinite(sample.draws)]
+    tail = (1 - confidence) / 2
+    if not np.isfinite(estimate):
+        return UNKNOWN
+    if draws.size and np.ptp(draws) >= 1e-12:
+        if centred:
+            draws = draws - draws.mean() + estimate
+        low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail]))
+        return Interval(estimate, min(low, estimate), max(high, estimate))
+    if bounds is None:
+        return Interval(estimate, np.nan, np.nan)
+    estimate = min(max(estimate, bounds[0]), bounds[1])
+    low, high = (estimate - (1 - tail ** (1 / questions)) * (estimate - end) for end in bounds)
+    return Interval(estimate, low, high)
 
 
 def _counts(size: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint8]:

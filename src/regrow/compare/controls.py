@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from regrow.compare.answers import Answers
 from regrow.compare.bootstrap import Array, Interval, as_json, mean_interval, resample
@@ -19,13 +19,7 @@ from regrow.compare.significance import holm, paired_test, verdict
 from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
 from regrow.support.files import read_yaml, rounded
-from regrow.support.schema import Compare
-
-
-class Section(BaseModel):
-    """Unknown keys and values of another type are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+from regrow.support.schema import Compare, Section
 
 
 class Arm(Section):
@@ -140,32 +134,27 @@ def controls_json(
     """
     contrasts = [_contrast(contrast, answers, settings) for contrast in controls.contrasts]
     judged = [_of_study(results, controls, contrast) for contrast in controls.contrasts]
-    family = [index for index, found in enumerate(judged) if found is None]
+    family = [index for index, found in enumerate(judged) if not found]
     for index, holm_p in zip(family, holm([contrasts[i]["p"] for i in family]), strict=True):
-        contrast = contrasts[index]
-        ends = Interval(*contrast["accuracy"].values())
-        clear = holm_p is not None and holm_p < 1 - settings.confidence
-        judged[index] = {
-            "holm_p": None if holm_p is None else rounded(holm_p),
-            "verdict": verdict(ends, settings.margin, clear),
-        }
-    arms = {
-        name: {
-            "study": controls.arms[name].study,
-            "runs": controls.arms[name].runs,
-            "retention": rounded(found.retention),
-            "accuracy": _interval(found.right, settings, (0, 1)),
-            "nll": _interval(found.nll, settings),
-        }
-        for name, found in answers.items()
-    }
+        clear = holm_p < 1 - settings.confidence
+        said = verdict(contrasts[index]["accuracy"], settings.margin, bool(clear))
+        judged[index] = {"holm_p": holm_p, "verdict": said}
     return {
         "questions": next(iter(answers.values())).right.shape[1],
         "accuracy": settings.accuracy,
         "confidence": settings.confidence,
         "margin": settings.margin,
-        "arms": arms,
-        "contrasts": [one | (two or {}) for one, two in zip(contrasts, judged, strict=True)],
+        "arms": {
+            name: {
+                "study": controls.arms[name].study,
+                "runs": controls.arms[name].runs,
+                "retention": as_json(found.retention),
+                "accuracy": as_json(_interval(found.right, settings, (0, 1))),
+                "nll": as_json(_interval(found.nll, settings)),
+            }
+            for name, found in answers.items()
+        },
+        "contrasts": [as_json(one | two) for one, two in zip(contrasts, judged, strict=True)],
     }
 
 
@@ -178,33 +167,31 @@ def _contrast(
             f"{contrast.arm} and {contrast.other} have {len(arm.right)} and {len(other.right)} "
             "runs; a paired difference takes as many of each"
         )
-    p = paired_test(arm.right, other.right).p
     return {
-        "question": contrast.question,
-        "arm": contrast.arm,
-        "other": contrast.other,
+        **contrast.model_dump(),
         "accuracy": _interval(arm.right - other.right, settings, (-1, 1)),
         "nll": _interval(arm.nll - other.nll, settings),
-        "p": None if p is None else rounded(p),
+        "p": rounded(paired_test(arm.right, other.right).p),
     }
 
 
-def _of_study(results: Path, controls: Controls, contrast: Contrast) -> dict[str, Any] | None:
-    """What a study says of KL - CE at a cell of its own; None of another contrast."""
+def _of_study(results: Path, controls: Controls, contrast: Contrast) -> dict[str, Any]:
+    """What a study says of KL - CE at a cell of its own; nothing of another contrast."""
     arm, other = controls.arms[contrast.arm], controls.arms[contrast.other]
     path = results / arm.study / "metrics" / "compare" / "paired.json"
-    if arm.study != other.study or not path.is_file():
-        return None
-    for cell, found in json.loads(path.read_text(encoding="utf-8"))["sweep"].items():
-        cells = [{run.rpartition("-")[0] for run in one.runs} for one in (arm, other)]
-        if cells == [{f"distill/{cell}"}, {f"finetune/{cell}"}]:
-            return {"holm_p": found["holm_p"], "verdict": found["verdict"]}
-    return None
+    runs = [{run.rpartition("-")[0] for run in one.runs} for one in (arm, other)]
+    if arm.study == other.study and path.is_file():
+        for cell, found in json.loads(path.read_text(encoding="utf-8"))["sweep"].items():
+            if runs == [{f"distill/{cell}"}, {f"finetune/{cell}"}]:
+                return {"holm_p": found["holm_p"], "verdict": found["verdict"]}
+    return {}
 
 
-def _interval(values: Array, settings: Compare, bounds: tuple[float, float] | None = None) -> Any:
+def _interval(
+    values: Array, settings: Compare, bounds: tuple[float, float] | None = None
+) -> Interval:
     draws = resample(values.shape[1], len(values), settings.resamples, settings.seed)
-    return as_json(mean_interval(values, draws, settings.confidence, bounds))
+    return mean_interval(values, draws, settings.confidence, bounds)
 
 
 def _faults(error: ValidationError) -> str:

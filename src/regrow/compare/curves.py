@@ -1,6 +1,8 @@
 """The points of every curve and figure, as the rows of CSV files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from scipy.stats import norm
@@ -9,12 +11,12 @@ from regrow.compare.bootstrap import Array, Interval, Sample, as_json, interval_
 from regrow.compare.evidence import CellEvidence, Evidence
 from regrow.compare.measures import ALPHAS, BINS
 from regrow.compare.study import LOSSES, METHODS
-from regrow.compare.tables import cell_verdict
 from regrow.compare.uncertainty import SCORES, reliability, risk_by_coverage
-from regrow.support.files import rounded
 
 Row = dict[str, str | int | float | None]
 """A CSV line by column; None is an empty field."""
+Values = Iterator[dict[str, Any]]
+"""The same by what it says: an interval stands for three columns."""
 
 COVERAGES = tuple(step / 20 for step in range(1, 21))
 BAND_DRAWS = 1000  # of the risk-coverage curves: a band needs fewer draws than a number in a table
@@ -25,69 +27,64 @@ def all_curves(evidence: Evidence) -> dict[str, list[Row]]:
     """Every CSV file by its path without the suffix, such as `reliability/distill`."""
     curves: dict[str, list[Row]] = {}
     for method in METHODS:
-        for name, rows in (
-            ("accuracy", accuracy_rows),
-            ("measures", measure_rows),
-            ("conformal", conformal_rows),
-            ("reliability", reliability_rows),
-            ("risk", risk_rows),
+        about = {
+            "questions": evidence.questions,
+            "seeds": len(evidence.seeds) if method in LOSSES else 1,
+        }
+        for name, values in (
+            ("accuracy", accuracy_values),
+            ("measures", measure_values),
+            ("conformal", conformal_values),
+            ("reliability", reliability_values),
+            ("risk", risk_values),
         ):
             curves[f"{name}/{method}"] = [
-                _place(cell)
-                | row
-                | {
-                    "questions": row.get("questions", evidence.questions),
-                    "seeds": len(evidence.seeds) if method in LOSSES else 1,
-                }
+                _row(cell, row | {key: row.get(key, value) for key, value in about.items()})
                 for cell in evidence.cells
-                for row in rows(evidence, cell, method)
+                for row in values(evidence, cell, method)
             ]
     curves["difference"] = [
-        _place(cell) | row for cell in evidence.cells for row in difference_row(evidence, cell)
+        _row(
+            cell,
+            {
+                "difference": evidence.lead(cell),
+                "named": cell.named,
+                "verdict": evidence.verdict(cell),
+                "questions": evidence.questions,
+                "seeds": len(evidence.seeds),
+            },
+        )
+        for cell in evidence.cells
     ]
     return curves
 
 
-def accuracy_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
+def accuracy_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
     """Accuracy; the teacher, the same everywhere, stands at each cell, to draw as a level line."""
+    accuracy = evidence.interval("accuracy", cell.methods[method]["accuracy"])
+    yield {"mlp_retention": cell.mlp_retention, "accuracy": accuracy}
+
+
+def measure_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
+    """What else changes with retention and train size: the measures in `CURVES`."""
     yield {
-        "mlp_retention": rounded(cell.mlp_retention),
-        **_column(evidence, "accuracy", "accuracy", cell.methods[method]["accuracy"]),
+        name: evidence.interval(measure, cell.methods[method][measure])
+        for name, measure in CURVES.items()
     }
 
 
-def measure_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
-    """What else changes with retention and train size: the measures in `CURVES`."""
-    row: Row = {}
-    for name, measure in CURVES.items():
-        row |= _column(evidence, measure, name, cell.methods[method][measure])
-    yield row
-
-
-def conformal_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
+def conformal_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
     """Coverage and mean size of LAC and APS sets, at each alpha."""
     for kind in SCORES:
         for alpha in ALPHAS:
-            row: Row = {"sets": kind, "alpha": alpha}
-            for part in ("coverage", "size"):
-                measure = f"{kind}_{part}_{alpha}"
-                row |= _column(evidence, measure, part, cell.methods[method][measure])
-            yield row
+            parts = {part: f"{kind}_{part}_{alpha}" for part in ("coverage", "size")}
+            yield {"sets": kind, "alpha": alpha} | {
+                part: evidence.interval(measure, cell.methods[method][measure])
+                for part, measure in parts.items()
+            }
 
 
-def difference_row(evidence: Evidence, cell: CellEvidence) -> Iterator[Row]:
-    """Accuracy of KL minus CE, as the line of a forest plot, with what is said of it."""
-    gap = evidence.interval("accuracy", cell.difference("accuracy"), paired=True)
-    yield {
-        **_ends("difference", gap),
-        "named": cell.named,
-        "verdict": cell_verdict(evidence, cell),
-        "questions": evidence.questions,
-        "seeds": len(evidence.seeds),
-    }
-
-
-def reliability_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
+def reliability_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
     """Mean confidence and accuracy of bins of equal mass, with Wilson intervals.
 
     Several seeds are averaged bin by bin; the interval is that of one seed's number of questions.
@@ -102,17 +99,11 @@ def reliability_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Ite
         np.mean([part[:bins] for part in parts], axis=0) for parts in zip(*points, strict=True)
     )
     low, high = wilson(hit, mass, evidence.settings.confidence)
-    for index in range(bins):
-        yield {
-            "confidence": rounded(level[index]),
-            "accuracy": rounded(hit[index]),
-            "accuracy_low": rounded(low[index]),
-            "accuracy_high": rounded(high[index]),
-            "questions": rounded(mass[index]),
-        }
+    for confidence, *accuracy, questions in zip(level, hit, low, high, mass, strict=True):
+        yield {"confidence": confidence, "accuracy": Interval(*accuracy), "questions": questions}
 
 
-def risk_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[Row]:
+def risk_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
     """Risk at each of `COVERAGES`, with intervals from `BAND_DRAWS` draws at most."""
     draws = evidence.draws.first(BAND_DRAWS)
     ranks = [max(1, round(coverage * evidence.questions)) - 1 for coverage in COVERAGES]
@@ -124,13 +115,9 @@ def risk_rows(evidence: Evidence, cell: CellEvidence, method: str) -> Iterator[R
         for model in evidence.runs(cell, method)
     ]
     for index, coverage in enumerate(COVERAGES):
-        sample = over_seeds(
-            [Sample(float(once[0, index]), drawn[:, index]) for once, drawn in curves], draws
-        )
-        yield {
-            "coverage": coverage,
-            **_ends("risk", interval_of(sample, evidence.settings.confidence)),
-        }
+        samples = [Sample(float(once[0, index]), drawn[:, index]) for once, drawn in curves]
+        risk = interval_of(over_seeds(samples, draws), evidence.settings.confidence)
+        yield {"coverage": coverage, "risk": risk}
 
 
 def wilson(share: Array, size: Array, level: float) -> tuple[Array, Array]:
@@ -146,24 +133,12 @@ def wilson(share: Array, size: Array, level: float) -> tuple[Array, Array]:
     )
 
 
-def _place(cell: CellEvidence) -> Row:
-    return {
-        "score": cell.place.score,
-        "sparsity": cell.place.sparsity,
-        "train_size": cell.place.train_size,
-        "retention": rounded(cell.retention),
-    }
-
-
-def _column(evidence: Evidence, measure: str, name: str, sample: Sample) -> Row:
-    return _ends(name, evidence.interval(measure, sample))
-
-
-def _ends(name: str, interval: Interval | None) -> Row:
-    """Columns `NAME`, `NAME_low` and `NAME_high`."""
-    ends = as_json(interval) or dict.fromkeys(("estimate", "low", "high"))
-    return {
-        name: ends["estimate"],
-        f"{name}_low": ends["low"],
-        f"{name}_high": ends["high"],
-    }
+def _row(cell: CellEvidence, values: Mapping[str, Any]) -> Row:
+    """A line of a cell; an interval's ends are in `NAME_low` and `NAME_high`."""
+    row: Row = {**asdict(cell.place), "retention": as_json(cell.retention)}
+    for name, value in values.items():
+        if isinstance(value, Interval):
+            row |= as_json(dict(zip((name, f"{name}_low", f"{name}_high"), value, strict=True)))
+        else:
+            row[name] = as_json(value)
+    return row

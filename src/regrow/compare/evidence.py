@@ -17,44 +17,55 @@ from regrow.compare.bootstrap import (
     resample,
 )
 from regrow.compare.measures import MEASURES
-from regrow.compare.significance import Paired, holm, paired_test
-from regrow.compare.study import LOSSES, Cell, Study, cells_of, check_study, run_names
+from regrow.compare.significance import Paired, holm, paired_test, verdict
+from regrow.compare.study import (
+    LOSSES,
+    METHODS,
+    Cell,
+    Study,
+    cells_of,
+    check_study,
+    run_names,
+    start_of,
+)
 from regrow.evaluate.accuracy import chance, longest_choice
 from regrow.evaluate.predictions import Predictions
 from regrow.evaluate.ranking import Normalisation
 from regrow.support.schema import Compare, Sweep
 
-Samples = Mapping[str, Sample]
-"""A sample by measure."""
+NOT_TESTABLE = "not testable"
 
 
 @dataclass(frozen=True)
 class CellEvidence:
     """What is known of one cell.
 
-    methods: the samples of each of `METHODS`. regrew: the losses whose students clearly beat both
-    the longest choice and the pruned model that they started from. named: `primary` or `secondary`
-    where the study named the cell before its run, else `exploratory`. holm_p: the paired test's p,
-    adjusted for the cells of its family.
+    methods: of each of `METHODS`, a sample by measure. regrew: the losses whose students clearly
+    beat both the longest choice and the pruned model that they started from. named: `primary` or
+    `secondary` where the study named the cell before its run, else `exploratory`. holm_p: the
+    paired test's p, adjusted for the cells of its family.
     """
 
     place: Cell
     retention: float
     mlp_retention: float
-    methods: Mapping[str, Samples]
+    methods: Mapping[str, Mapping[str, Sample]]
     paired: Paired
     regrew: Sequence[str]
     named: str
-    holm_p: float | None = None
+    holm_p: float = np.nan
 
-    def difference(self, measure: str) -> Sample:
-        """Distill minus finetune, paired by question and seed."""
-        return self.methods["distill"][measure] - self.methods["finetune"][measure]
+    def difference(self, measure: str, other: str = "finetune") -> Sample:
+        """Distill minus another method, paired by question and seed."""
+        return self.methods["distill"][measure] - self.methods[other][measure]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All cells, by score, train size and sparsity, and what they stand on."""
+    """All cells, by score, train size and sparsity, and what they stand on.
+
+    questions, calibration: how many there are of each.
+    """
 
     questions: int
     calibration: int
@@ -66,13 +77,24 @@ class Evidence:
     models: Mapping[str, Model]
     cells: Sequence[CellEvidence]
 
-    def interval(self, measure: str, sample: Sample, paired: bool = False) -> Interval | None:
+    def interval(self, measure: str, sample: Sample, paired: bool = False) -> Interval:
         """The interval of a sample of `measure`; `paired` for a difference of two."""
         kind = MEASURES[measure]
         bounds = kind.bounds
         if bounds and paired:
             bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
         return interval_of(sample, self.settings.confidence, kind.centred, bounds, self.questions)
+
+    def lead(self, cell: CellEvidence) -> Interval:
+        """Accuracy of distill minus finetune at a cell."""
+        return self.interval("accuracy", cell.difference("accuracy"), paired=True)
+
+    def verdict(self, cell: CellEvidence) -> str:
+        """What the lead says at the margin; a loss is ahead only if it is so among its family."""
+        if not cell.regrew:
+            return NOT_TESTABLE
+        clear = cell.holm_p < 1 - self.settings.confidence
+        return verdict(self.lead(cell), self.settings.margin, clear)
 
     def runs(self, cell: CellEvidence, method: str) -> list[Model]:
         """A method's models at a cell, one a seed."""
@@ -88,27 +110,14 @@ def gather(
     Several seeds' measures are averaged, each seed's model taken for itself.
     """
     check_study(study)
-    teacher = study["teacher"]
-    test, held = teacher.of_split("test"), teacher.of_split("calibration")
+    test, held = (study["teacher"].of_split(split) for split in ("test", "calibration"))
     draws = resample(len(test), len(sweep.seed), settings.resamples, settings.seed)
     held_draws = resample(len(held), 1, settings.resamples, settings.seed, stream=1).questions
     models: dict[str, Model] = {}
     for name in run_names(sweep):
-        loss, _, rest = name.partition("/")
-        models[name] = replace(
-            model_of(study[name], settings, draws, held_draws),
-            teacher=models.get("teacher"),
-            pruned=models[f"pruned/{rest.rsplit('-', 2)[0]}"] if loss in LOSSES else None,
-        )
-    measured = {
-        name: {measure: found for measure in measures if (found := MEASURES[measure](model))}
-        for name, model in models.items()
-    }
-
-    def samples(names: Sequence[str]) -> dict[str, Sample]:
-        each = [measured[name] for name in names]
-        return {measure: over_seeds([one[measure] for one in each], draws) for measure in each[0]}
-
+        model = model_of(study[name], settings, draws, held_draws)
+        teacher, pruned = models.get("teacher"), models.get(start_of(name))
+        models[name] = replace(model, teacher=teacher, pruned=pruned)
     evidence = Evidence(
         questions=len(test),
         calibration=len(held),
@@ -120,33 +129,11 @@ def gather(
         models=models,
         cells=[],
     )
-    cells = []
-    for place in cells_of(sweep):
-        size = study[place.pruned]
-        methods = {
-            method: samples(place.runs(method, sweep.seed))
-            for method in ("teacher", "pruned", *LOSSES)
-        }
-        hits = {
-            loss: np.stack([models[name].test.hits for name in place.runs(loss, sweep.seed)])
-            for loss in LOSSES
-        }
-        floors = (evidence.longest_choice, methods["pruned"]["accuracy"])
-        cells.append(
-            CellEvidence(
-                place=place,
-                retention=size.parameters / teacher.parameters,
-                mlp_retention=size.mlp_parameters / teacher.mlp_parameters,
-                methods=methods,
-                paired=paired_test(hits["distill"], hits["finetune"]),
-                regrew=[
-                    loss
-                    for loss in LOSSES
-                    if all(_beats(evidence, methods[loss]["accuracy"], floor) for floor in floors)
-                ],
-                named=_named(place, settings),
-            )
-        )
+    measured = {
+        name: {measure: found for measure in measures if (found := MEASURES[measure](model))}
+        for name, model in models.items()
+    }
+    cells = [_cell(evidence, study, place, measured) for place in cells_of(sweep)]
     return replace(evidence, cells=_adjusted(cells))
 
 
@@ -164,15 +151,39 @@ def model_of(
     return decided if settings.accuracy == "raw" else replace(decided, raw=under("raw"))
 
 
-def _beats(evidence: Evidence, student: Sample, floor: Sample) -> bool:
-    found = evidence.interval("accuracy", student - floor, paired=True)
-    return found is not None and found.low is not None and found.low > 0
+def _cell(
+    evidence: Evidence, study: Study, place: Cell, measured: Mapping[str, Mapping[str, Sample]]
+) -> CellEvidence:
+    """What is known of a cell by itself, from every model's measures."""
+    methods, settings = {}, evidence.settings
+    for method in METHODS:
+        each = [measured[name] for name in place.runs(method, evidence.seeds)]
+        methods[method] = {
+            measure: over_seeds([one[measure] for one in each], evidence.draws)
+            for measure in each[0]
+        }
+    finetune, distill = (
+        np.stack([evidence.models[name].test.hits for name in place.runs(loss, evidence.seeds)])
+        for loss in LOSSES
+    )
+    floors = (evidence.longest_choice, methods["pruned"]["accuracy"])
 
+    def beats(loss: str, floor: Sample) -> bool:
+        gap = methods[loss]["accuracy"] - floor
+        return evidence.interval("accuracy", gap, paired=True).low > 0
 
-def _named(place: Cell, settings: Compare) -> str:
-    if str(place) in settings.primary:
-        return "primary"
-    return "secondary" if str(place) in settings.secondary else "exploratory"
+    named = dict.fromkeys(settings.secondary, "secondary")
+    named |= dict.fromkeys(settings.primary, "primary")
+    teacher, pruned = study["teacher"], study[place.pruned]
+    return CellEvidence(
+        place=place,
+        retention=pruned.parameters / teacher.parameters,
+        mlp_retention=pruned.mlp_parameters / teacher.mlp_parameters,
+        methods=methods,
+        paired=paired_test(distill, finetune),
+        regrew=[loss for loss in LOSSES if all(beats(loss, floor) for floor in floors)],
+        named=named.get(str(place), "exploratory"),
+    )
 
 
 def _adjusted(cells: Sequence[CellEvidence]) -> list[CellEvidence]:
@@ -180,9 +191,8 @@ def _adjusted(cells: Sequence[CellEvidence]) -> list[CellEvidence]:
 
     A cell in which nothing regrew is not tested, but counts among the tests made.
     """
-    p = [cell.paired.p if cell.regrew else None for cell in cells]
-    family = [index for index, cell in enumerate(cells) if cell.named != "exploratory"]
+    p = np.array([cell.paired.p if cell.regrew else np.nan for cell in cells])
+    family = np.array([cell.named != "exploratory" for cell in cells])
     adjusted = holm(p)
-    for index, value in zip(family, holm([p[index] for index in family]), strict=True):
-        adjusted[index] = value
-    return [replace(cell, holm_p=value) for cell, value in zip(cells, adjusted, strict=True)]
+    adjusted[family] = holm(p[family])
+    return [replace(cell, holm_p=float(value)) for cell, value in zip(cells, adjusted, strict=True)]

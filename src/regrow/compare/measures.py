@@ -11,6 +11,7 @@ error); their draws are NumPy's, for hundreds of resampled data sets a measure.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,8 @@ from regrow.support.tables import Table
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017, ICML
 ALPHAS = (0.05, 0.1, 0.2)
+CONFORMAL = (("coverage", "coverage", "fraction", ""), ("size", "set size", "choices", "lower"))
 COVERED = 0.8  # selective accuracy is that of this share of the answers, the most confident ones
-
-
 Value = Array | Sample | None
 
 
@@ -255,17 +255,11 @@ def _conformal(score: Score, alpha: float, part: int) -> Callable[[Model], Value
         scores = conformal_scores(model.test, score)
         gold = gold_scores(model.test, scores)
         kept = gold_scores(model.held, conformal_scores(model.held, score))
-        once = conformal_thresholds(kept, alpha)
-        counts = model.draws.questions
-        drawn = (
-            np.repeat(once, len(counts))
-            if model.held_draws is None
-            else conformal_thresholds(kept, alpha, model.held_draws)
+        once, drawn = (
+            conformal_sets(scores, gold, conformal_thresholds(kept, alpha, held), counts)[part]
+            for held, counts in ((None, None), (model.held_draws, model.draws.questions))
         )
-        return Sample(
-            float(conformal_sets(scores, gold, once)[part][0]),
-            conformal_sets(scores, gold, drawn, counts)[part],
-        )
+        return Sample(float(once[0]), drawn)
 
     return value
 
@@ -278,19 +272,12 @@ def _on_raw(measure: Measure) -> Measure:
     )
 
 
-for _score in SCORES:
-    for _alpha in ALPHAS:
-        _name = f"{_score.upper()} {{}} at alpha = {_alpha}"
-        MEASURES[f"{_score}_coverage_{_alpha}"] = Measure(
-            _conformal(_score, _alpha, 0),
-            _name.format("coverage"),
-            *("fraction", ""),
-            calibrated=True,
-        )
-        MEASURES[f"{_score}_size_{_alpha}"] = Measure(
-            _conformal(_score, _alpha, 1),
-            _name.format("set size"),
-            *("choices", "lower"),
+for _score, _alpha in product(SCORES, ALPHAS):
+    for _part, (_name, _words, *_kind) in enumerate(CONFORMAL):
+        MEASURES[f"{_score}_{_name}_{_alpha}"] = Measure(
+            _conformal(_score, _alpha, _part),
+            f"{_score.upper()} {_words} at alpha = {_alpha}",
+            *_kind,
             calibrated=True,
         )
 for _name in ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled", "aurc"):

@@ -16,12 +16,12 @@ class Paired:
     """The exact paired test of two accuracies on the same questions and seeds.
 
     only_right, only_other: answers (over all seeds) that only the one or only the other got right.
-    p: two-sided; None where no answer differs, so that the test cannot say.
+    p: two-sided; NaN where no answer differs, so that the test cannot say.
     """
 
     only_right: int
     only_other: int
-    p: float | None
+    p: float
 
 
 def paired_test(right: Array, other: Array) -> Paired:
@@ -42,26 +42,23 @@ def paired_test(right: Array, other: Array) -> Paired:
     return Paired(
         only_right=int((right > other).sum()),
         only_other=int((right < other).sum()),
-        p=_sign_flip_p(discordant) if discordant.size else None,
+        p=_sign_flip_p(discordant) if discordant.size else np.nan,
     )
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm(p_values: Sequence[float] | Array) -> Array:
     """p-values adjusted for testing them all (Holm 1979, Scandinavian Journal of Statistics 6).
 
-    One that cannot be had (None) stays so, but counts among the tests made.
+    One that cannot be had (NaN) stays so, but counts among the tests made.
     """
-    size = len(p_values)
-    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
-    adjusted: list[float | None] = [None] * size
-    largest = 0.0
-    for rank, (p, index) in enumerate(known):
-        largest = max(largest, min(1.0, (size - rank) * p))
-        adjusted[index] = largest
+    order = np.argsort(p_values)  # NaN comes last
+    scaled = np.asarray(p_values)[order] * np.arange(len(p_values), 0, -1)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
     return adjusted
 
 
-def verdict(difference: Interval | None, margin: float, clear: bool = True) -> str:
+def verdict(difference: Interval, margin: float, clear: bool = True) -> str:
     """What the interval of a difference (one minus other) says at a margin, both in accuracy.
 
     `superior`: all above 0. `non-inferior`: all above -margin. `inferior`: all below -margin.
@@ -71,7 +68,7 @@ def verdict(difference: Interval | None, margin: float, clear: bool = True) -> s
     clear: whether the paired test is significant among all of its family. If not, neither is
     ahead: `superior` becomes `non-inferior`, and `inferior` `inconclusive`.
     """
-    if difference is None or difference.low is None or difference.high is None:
+    if np.isnan(difference.low):
         return "cannot say"
     if difference.low > 0 and clear:
         return "superior"
@@ -80,17 +77,16 @@ def verdict(difference: Interval | None, margin: float, clear: bool = True) -> s
     return "inferior" if difference.high < -margin and clear else "inconclusive"
 
 
-def detectable(difference: Sample, confidence: float) -> float | None:
+def detectable(difference: Sample, confidence: float) -> float:
     """The smallest true difference that this test would detect in 4 of 5 repetitions.
 
     (z(1 - alpha / 2) + z(power)) times the standard error, here that of the bootstrap (Bloom 1995,
-    Evaluation Review 19; Card et al. 2020, EMNLP, for natural language processing). None where the
+    Evaluation Review 19; Card et al. 2020, EMNLP, for natural language processing). NaN where the
     draws do not vary.
     """
     error = float(np.std(difference.draws))
-    if not np.isfinite(error) or error < 1e-12:
-        return None
-    return float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(POWER)) * error
+    factor = float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(POWER))
+    return factor * error if error >= 1e-12 else np.nan
 
 
 def questions_needed(
@@ -103,7 +99,7 @@ def questions_needed(
     several seeds this is a lower bound. None where there is no interval, or where no number of
     these questions would do.
     """
-    if interval.low is None or interval.high is None or distance <= held:
+    if np.isnan(interval.low) or distance <= held:
         return None
     half = (interval.high - interval.low) / 2
     return int(np.ceil(questions * (half**2 - held**2) / (distance**2 - held**2)))

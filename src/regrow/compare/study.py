@@ -8,13 +8,11 @@ from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
 from regrow.support.schema import Sweep
 
-METHODS = ("teacher", "pruned", "finetune", "distill")
+LOSSES = ("finetune", "distill")
+"""The methods that retrain; also the folders of their models and predictions."""
+METHODS = ("teacher", "pruned", *LOSSES)
 Study = Mapping[str, Predictions]
 """Predictions by run: `teacher`, `pruned/I-S`, `finetune/I-S-N-R` and `distill/I-S-N-R`."""
-
-
-LOSSES = ("finetune", "distill")
-"""Those of `METHODS` that retrain; also the folders of their models and predictions."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,6 +59,12 @@ def run_names(sweep: Sweep) -> list[str]:
     return ["teacher", *dict.fromkeys(cell.pruned for cell in cells), *students]
 
 
+def start_of(run: str) -> str:
+    """The run of the pruned model that a student was trained from; "" of what is no student."""
+    loss, _, item = run.partition("/")
+    return f"pruned/{item.rsplit('-', 2)[0]}" if loss in LOSSES else ""
+
+
 def read_study(folder: Path, sweep: Sweep) -> Study:
     """Read the predictions that the sweep names; what else lies there is left alone."""
     return {name: read_predictions(folder / f"{name}.parquet") for name in run_names(sweep)}
@@ -83,13 +87,11 @@ def check_study(study: Study) -> None:
     if "test" not in teacher.splits:
         raise UserError("the predictions hold no question of the test split; run `dvc repro`")
     for name, run in study.items():
-        kind, _, rest = name.partition("/")
-        if kind in LOSSES:
-            start = study[f"pruned/{rest.rsplit('-', 2)[0]}"]
-            if (run.parameters, run.mlp_parameters) != (start.parameters, start.mlp_parameters):
-                raise UserError(
-                    f"{name} has {run.parameters} parameters but its pruned start has "
-                    f"{start.parameters}, so it was trained from another model; run `dvc repro`"
-                )
+        start = study[start_of(name) or name]
+        if (run.parameters, run.mlp_parameters) != (start.parameters, start.mlp_parameters):
+            raise UserError(
+                f"{name} has {run.parameters} parameters but its pruned start has "
+                f"{start.parameters}, so it was trained from another model; run `dvc repro`"
+            )
     if not teacher.mlp_parameters:
         raise UserError("the teacher has no MLP parameters, so nothing of it can be retained")

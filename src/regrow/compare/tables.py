@@ -1,5 +1,6 @@
 """The evidence as the JSON files that people, figures and the report read."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -8,18 +9,15 @@ from scipy.stats import spearmanr
 from regrow.compare.bootstrap import as_json
 from regrow.compare.evidence import CellEvidence, Evidence
 from regrow.compare.measures import BINS, MEASURES
-from regrow.compare.significance import detectable, verdict
-from regrow.compare.study import LOSSES, METHODS
-from regrow.support.files import rounded
+from regrow.compare.significance import detectable
+from regrow.compare.study import start_of
 
 RETENTIONS = (0.9, 0.5)  # of the summary, or those of the sweep that are nearest
-NOT_TESTABLE = "not testable"
 
 
 def comparison_json(evidence: Evidence) -> dict[str, Any]:
     """`comparison.json`: what all stands on; then by cell each accuracy and distill - finetune."""
     settings = evidence.settings
-    floor = evidence.interval("accuracy", evidence.longest_choice)
     return {
         "questions": evidence.questions,
         "calibration_questions": evidence.calibration,
@@ -27,15 +25,13 @@ def comparison_json(evidence: Evidence) -> dict[str, Any]:
         "accuracy": settings.accuracy,
         "confidence": settings.confidence,
         "margin": settings.margin,
-        "chance": rounded(evidence.chance),
-        "longest_choice": None if floor is None else rounded(floor.estimate),
+        "chance": as_json(evidence.chance),
+        "longest_choice": as_json(evidence.longest_choice.estimate),
         "sweep": {
             str(cell.place): {
-                "score": cell.place.score,
-                "sparsity": cell.place.sparsity,
-                "train_size": cell.place.train_size,
-                "retention": rounded(cell.retention),
-                "mlp_retention": rounded(cell.mlp_retention),
+                **asdict(cell.place),
+                "retention": as_json(cell.retention),
+                "mlp_retention": as_json(cell.mlp_retention),
                 **_measured(evidence, cell, "accuracy"),
             }
             for cell in evidence.cells
@@ -49,27 +45,31 @@ def measures_json(evidence: Evidence) -> dict[str, Any]:
     Accuracy stands in `comparison.json` alone. A number or an interval's end that the data cannot
     give is null. `temperatures` says what scaling did to each run, and why where it degenerated.
     """
-    shown = [name for name in MEASURES if name in evidence.cells[0].methods["distill"]]
-    shown.remove("accuracy")
+    of_students = evidence.cells[0].methods["distill"]
+    shown = [name for name in MEASURES if name in of_students and name != "accuracy"]
     return {
         "bins": BINS,
         "measures": {
-            name: {
-                "label": MEASURES[name].label,
-                "unit": MEASURES[name].unit,
-                "better": MEASURES[name].better,
-            }
+            name: {part: getattr(MEASURES[name], part) for part in ("label", "unit", "better")}
             for name in shown
         },
         "closeness": closeness(evidence),
         "temperatures": {
-            name: _temperature(model.temperature) for name, model in evidence.models.items()
+            name: DEGENERATE.get(model.temperature, as_json(model.temperature))
+            for name, model in evidence.models.items()
         },
         "sweep": {
             str(cell.place): {name: _measured(evidence, cell, name) for name in shown}
             for cell in evidence.cells
         },
     }
+
+
+DEGENERATE: dict[float | None, str] = {
+    0: "none: every calibration question is right, so the lower the better",
+    np.inf: "infinite: the scores say nothing of the gold choice, so the scaled model is uniform",
+}
+"""What `measures.json` says of a temperature that is no temperature."""
 
 
 def paired_json(evidence: Evidence) -> dict[str, Any]:
@@ -80,30 +80,21 @@ def paired_json(evidence: Evidence) -> dict[str, Any]:
     whose students clearly beat the longest choice and their pruned model; where none does, nothing
     regrew and the cell is not testable. What cannot be said is null.
     """
-    cells = {}
-    for cell in evidence.cells:
-        least = detectable(cell.difference("accuracy"), evidence.settings.confidence)
-        cells[str(cell.place)] = {
+    confidence = evidence.settings.confidence
+    cells = {
+        str(cell.place): {
             "named": cell.named,
-            "regrew": list(cell.regrew),
+            "regrew": cell.regrew,
             "only_distill_right": cell.paired.only_right,
             "only_finetune_right": cell.paired.only_other,
-            "p": None if cell.paired.p is None else rounded(cell.paired.p),
-            "holm_p": None if cell.holm_p is None else rounded(cell.holm_p),
-            "verdict": cell_verdict(evidence, cell),
-            "detectable": None if least is None else rounded(least),
+            "p": cell.paired.p,
+            "holm_p": cell.holm_p,
+            "verdict": evidence.verdict(cell),
+            "detectable": detectable(cell.difference("accuracy"), confidence),
         }
-    return {"sweep": cells}
-
-
-def cell_verdict(evidence: Evidence, cell: CellEvidence) -> str:
-    """What the interval says at the margin; a loss is ahead only if it is so among its family."""
-    if not cell.regrew:
-        return NOT_TESTABLE
-    settings = evidence.settings
-    interval = evidence.interval("accuracy", cell.difference("accuracy"), paired=True)
-    clear = cell.holm_p is not None and cell.holm_p < 1 - settings.confidence
-    return verdict(interval, settings.margin, clear)
+        for cell in evidence.cells
+    }
+    return {"sweep": as_json(cells)}
 
 
 def summary_json(evidence: Evidence) -> dict[str, float]:
@@ -119,19 +110,14 @@ def summary_json(evidence: Evidence) -> dict[str, float]:
     """
     score = (evidence.settings.primary or [evidence.cells[0].place.score])[0].split("-")[0]
     size = max(cell.place.train_size for cell in evidence.cells)
-    cells = [
-        cell
-        for cell in evidence.cells
-        if (cell.place.score, cell.place.train_size) == (score, size)
-    ]
-    nearest = [min(cells, key=lambda c: abs(c.retention - wanted)) for wanted in RETENTIONS]
+    cells = [c for c in evidence.cells if (c.place.score, c.place.train_size) == (score, size)]
     numbers = {"teacher": cells[0].methods["teacher"]["accuracy"].estimate}
-    for cell in nearest:
-        kept = f"{100 * cell.retention:.0f}"
-        numbers[f"ce{kept}"] = cell.methods["finetune"]["accuracy"].estimate
-        numbers[f"kl{kept}"] = cell.methods["distill"]["accuracy"].estimate
-    gap = evidence.interval("accuracy", nearest[-1].difference("accuracy"), paired=True)
-    if gap is not None and gap.low is not None and gap.high is not None:
+    for wanted in RETENTIONS:
+        nearest = min(cells, key=lambda cell: abs(cell.retention - wanted))
+        kept, gap = f"{100 * nearest.retention:.0f}", evidence.lead(nearest)
+        numbers[f"ce{kept}"] = nearest.methods["finetune"]["accuracy"].estimate
+        numbers[f"kl{kept}"] = nearest.methods["distill"]["accuracy"].estimate
+    if not np.isnan(gap.low):
         numbers |= {f"lo{kept}": gap.low, f"hi{kept}": gap.high}
     return {name: round(100 * value, 1) for name, value in numbers.items()}
 
@@ -142,37 +128,24 @@ def closeness(evidence: Evidence) -> dict[str, Any]:
     Closeness is KL from the teacher after temperature scaling, so that -1 says that the closer
     student is the better one, whichever loss made it. Null where it cannot be had.
     """
-    students = [
-        model for name, model in evidence.models.items() if name.partition("/")[0] in LOSSES
-    ]
-    distances = [MEASURES["kl_scaled"](model) for model in students]
     pairs = np.array(
         [
             (model.test.hits.mean(), distance.estimate)
-            for model, distance in zip(students, distances, strict=True)
-            if distance is not None and np.isfinite(distance.estimate)
+            for name, model in evidence.models.items()
+            if start_of(name) and (distance := MEASURES["kl_scaled"](model))
         ]
     )
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
     varies = len(pairs) > 2 and (np.ptp(pairs, axis=0) > 0).all()
-    return {
-        "students": len(pairs),
-        "spearman": rounded(float(spearmanr(pairs).statistic)) if varies else None,
-    }
+    spearman = float(spearmanr(pairs).statistic) if varies else np.nan
+    return {"students": len(pairs), "spearman": as_json(spearman)}
 
 
 def _measured(evidence: Evidence, cell: CellEvidence, measure: str) -> dict[str, Any]:
     found = {
-        method: as_json(evidence.interval(measure, cell.methods[method][measure]))
-        for method in METHODS
-        if measure in cell.methods[method]
+        method: evidence.interval(measure, samples[measure])
+        for method, samples in cell.methods.items()
+        if measure in samples
     }
     difference = evidence.interval(measure, cell.difference(measure), paired=True)
-    return {**found, "difference": as_json(difference)}
-
-
-def _temperature(value: float | None) -> float | str | None:
-    if value == 0:
-        return "none: every calibration question is right, so the lower the better"
-    if value == float("inf"):
-        return "infinite: the scores say nothing of the gold choice, so the scaled model is uniform"
-    return None if value is None else rounded(value)
+    return dict(as_json({**found, "difference": difference}))

@@ -1,12 +1,13 @@
 """What retraining costs elsewhere: accuracy and distance to the teacher on other tasks' sets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Array, as_json, mean_interval, resample
+from regrow.compare.bootstrap import Array, Interval, as_json, mean_interval, resample
 from regrow.compare.curves import Row
 from regrow.compare.study import LOSSES, METHODS, Cell, Study, cells_of
 from regrow.evaluate.accuracy import chance, mean
@@ -15,7 +16,6 @@ from regrow.support.schema import Compare, Sweep
 
 UNION = "all sets"  # no set can have this name, for names of sets hold no space
 FIRST_STREAM = 2  # of the draws; 0 and 1 are those of the test and the calibration questions
-Ends = dict[str, float | None]
 Transfer = dict[str, dict[str, Any]]
 """By set: `questions`, `chance`, and by cell, measure and method the ends of an interval."""
 
@@ -34,12 +34,12 @@ def transfer_json(study: Study, sweep: Sweep, settings: Compare) -> Transfer:
         groups[UNION] = splits
     found: Transfer = {}
     for stream, (name, members) in enumerate(groups.items(), start=FIRST_STREAM):
-        parts = [teacher.of_split(split) for split in members]
+        chances = np.concatenate([chance(teacher.of_split(split)) for split in members])
         found[name] = {
-            "questions": sum(len(part) for part in parts),
-            "chance": mean(np.concatenate([chance(part) for part in parts])),
+            "questions": len(chances),
+            "chance": mean(chances),
             "sweep": {
-                str(cell): _cell(study, members, cell, sweep.seed, settings, stream)
+                str(cell): as_json(_cell(study, members, cell, sweep.seed, settings, stream))
                 for cell in cells_of(sweep)
             },
         }
@@ -51,9 +51,7 @@ def transfer_rows(transfer: Transfer, sweep: Sweep) -> list[Row]:
     return [
         {
             "set": name,
-            "score": cell.score,
-            "sparsity": cell.sparsity,
-            "train_size": cell.train_size,
+            **asdict(cell),
             "measure": measure,
             "method": method,
             **ends,
@@ -73,42 +71,33 @@ def _cell(
     seeds: Sequence[int],
     settings: Compare,
     stream: int,
-) -> dict[str, dict[str, Ends]]:
+) -> dict[str, dict[str, Interval]]:
     def answers(run: str) -> list[Answers]:
         return [Answers.of(study[run].of_split(split), settings.accuracy) for split in splits]
 
-    teacher = answers("teacher")
-    hits: dict[str, Array] = {}  # [seeds, questions]
-    distances: dict[str, Array] = {}
-    for method in METHODS:
-        runs = [answers(run) for run in cell.runs(method, seeds)]
-        hits[method] = np.stack([np.concatenate([part.hits for part in run]) for run in runs])
-        distances[method] = np.stack(
-            [
-                np.concatenate(
-                    [part.kl_from(base) for part, base in zip(run, teacher, strict=True)]
-                )
-                for run in runs
-            ]
-        )
-    del distances["teacher"]
+    runs = {method: [answers(run) for run in cell.runs(method, seeds)] for method in METHODS}
+    teacher = runs["teacher"][0]
+
+    def values(method: str, value: Callable[[Answers, Answers], Array]) -> Array:
+        """Of each answer, beside the teacher's to the same question: [seeds, questions]."""
+        return np.stack([np.concatenate(list(map(value, run, teacher))) for run in runs[method]])
+
+    hits = {method: values(method, lambda part, _: part.hits) for method in METHODS}
+    distances = {method: values(method, Answers.kl_from) for method in METHODS[1:]}
     draws = resample(
         hits["teacher"].shape[1], len(seeds), settings.resamples, settings.seed, stream
     )
 
-    def interval(values: Array, bounds: tuple[float, float] | None = None) -> Ends:
-        return as_json(mean_interval(values, draws, settings.confidence, bounds)) or {}
+    def interval(values: Array, bounds: tuple[float, float] | None = None) -> Interval:
+        return mean_interval(values, draws, settings.confidence, bounds)
 
+    changes = {f"{loss}_change": hits[loss] - hits["teacher"] for loss in LOSSES}
+    gaps = {"difference": hits["distill"] - hits["finetune"], **changes}
+    distances["difference"] = distances["distill"] - distances["finetune"]
     return {
         "accuracy": {
-            **{method: interval(found, (0, 1)) for method, found in hits.items()},
-            "difference": interval(hits["distill"] - hits["finetune"], (-1, 1)),
-            **{
-                f"{loss}_change": interval(hits[loss] - hits["teacher"], (-1, 1)) for loss in LOSSES
-            },
+            **{name: interval(found, (0, 1)) for name, found in hits.items()},
+            **{name: interval(found, (-1, 1)) for name, found in gaps.items()},
         },
-        "kl": {
-            **{method: interval(found) for method, found in distances.items()},
-            "difference": interval(distances["distill"] - distances["finetune"]),
-        },
+        "kl": {name: interval(found) for name, found in distances.items()},
     }

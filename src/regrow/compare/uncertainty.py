@@ -8,14 +8,13 @@ without it a function gives the figure of the data themselves. All draws of one 
 number of questions.
 """
 
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import CHUNK, Array, Counts
+from regrow.compare.bootstrap import Array, Counts, in_chunks
 
 Score = Literal["lac", "aps"]
 SCORES: tuple[Score, ...] = ("lac", "aps")
@@ -50,7 +49,7 @@ def calibration_error(
         at_edges = total[:, below] * (1 - share) + total[:, below + 1] * share
         return np.asarray(np.abs(np.diff(at_edges, axis=1)).sum(axis=1) / size, dtype=np.float64)
 
-    return _in_chunks(one, counts, len(confidences))
+    return in_chunks(one, counts, len(confidences))
 
 
 def reliability(confidences: Array, hits: Array, bins: int) -> tuple[Array, Array, Array]:
@@ -85,7 +84,7 @@ def risk_by_coverage(confidences: Array, hits: Array, counts: Counts | None = No
         taken = np.arange(1, misses.shape[1] + 1)
         return np.asarray(np.cumsum(misses, axis=1) / taken, dtype=np.float64)
 
-    return _in_chunks(one, counts, len(confidences))
+    return in_chunks(one, counts, len(confidences))
 
 
 def selective_risk(
@@ -103,7 +102,7 @@ def selective_risk(
         curves = risk_by_coverage(confidences, hits, chunk)
         return np.stack([curves.mean(axis=1), curves[:, rank]], axis=1)
 
-    both = _in_chunks(one, counts, len(confidences))
+    both = in_chunks(one, counts, len(confidences))
     return both[:, 0], both[:, 1]
 
 
@@ -143,51 +142,32 @@ def conformal_thresholds(scores: Array, alpha: float, counts: Counts | None = No
     size = len(scores)
     # Less a rounding error's worth: (9 + 1)(1 - 0.1) is to be 9, and not the next above.
     rank = int(np.ceil((size + 1) * (1 - alpha) - 1e-9))
-    ordered = np.append(np.sort(scores), np.inf)
-    if rank > size:
-        return np.full(1 if counts is None else len(counts), np.inf)
     order = np.argsort(scores, kind="stable")
+    ordered = np.append(scores[order], np.inf)
 
     def one(chunk: Counts) -> Array:
         return np.asarray(ordered[(np.cumsum(chunk[:, order], axis=1) < rank).sum(axis=1)])
 
-    return _in_chunks(one, counts, size)
+    return in_chunks(one, counts, size)
 
 
 def conformal_sets(
-    scores: Array,
-    gold: Array,
-    thresholds: Array,
-    counts: Counts | None = None,
+    scores: Array, gold: Array, thresholds: Array, counts: Counts | None = None
 ) -> tuple[Array, Array]:
     """Coverage and mean size of the sets {choice: score <= threshold}: two arrays of (draws,).
 
     scores: (questions, most choices); gold: (questions,), the gold choices' scores; thresholds:
-    (draws,), from draws of the calibration questions that are independent of `counts`.
+    (draws,), from draws of the calibration questions that are independent of `counts`, or (1,).
     """
-    taken = _once(len(scores)) if counts is None else counts
-    levels, which = np.unique(thresholds, return_inverse=True)
+    taken = np.ones((1, len(scores))) if counts is None else counts
     covered, sizes = np.empty(len(taken)), np.empty(len(taken))
-    for index, level in enumerate(levels):
-        rows = which == index
+    for level in np.unique(thresholds):
+        rows = np.broadcast_to(thresholds == level, len(taken))
         weights = taken[rows].astype(np.float64)
         covered[rows] = weights @ (gold <= level)
         # Not `scores <= level`: at an infinite threshold the missing choices stay out.
         sizes[rows] = weights @ ((scores <= level) & np.isfinite(scores)).sum(axis=1)
     return covered / len(scores), sizes / len(scores)
-
-
-def _once(size: int) -> Counts:
-    return np.ones((1, size), dtype=np.uint8)
-
-
-def _in_chunks(function: Callable[[Counts], Array], counts: Counts | None, size: int) -> Array:
-    """Apply `function` to a few draws at a time, so that memory does not grow with the draws."""
-    if counts is None:
-        return function(_once(size))
-    step = max(1, CHUNK // max(1, size))
-    parts = [function(counts[start : start + step]) for start in range(0, len(counts), step)]
-    return np.concatenate(parts)
 
 
 def _by_confidence(

@@ -1,13 +1,21 @@
 """Accuracy at the bytes of the device: what lies on the frontier, and what follows of it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from regrow.compare.bootstrap import Array, Interval, Resamples, as_json, mean_interval, resample
+from regrow.compare.bootstrap import (
+    UNKNOWN,
+    Array,
+    Interval,
+    Resamples,
+    as_json,
+    mean_interval,
+    resample,
+)
 from regrow.compare.significance import holm, paired_test, verdict
 from regrow.compare.study import LOSSES
 from regrow.device.files import EXACT, File
@@ -31,10 +39,10 @@ class Verdict:
     measure: str
     one: str
     other: str
-    difference: Interval | None
-    p: float | None
+    difference: Interval
+    p: float
+    holm_p: float = field(default=np.nan, kw_only=True)
     verdict: str
-    holm_p: float | None = None
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
@@ -61,18 +69,16 @@ class Judge:
             for count in {1, seeds}
         }
 
-    def interval(self, values: Array, bounds: tuple[float, float] | None = None) -> Interval | None:
-        """The mean of (seeds, questions) with its interval; None where it cannot be had."""
+    def interval(self, values: Array, bounds: tuple[float, float] | None = None) -> Interval:
+        """The mean of (seeds, questions) with its interval; NaN where it cannot be had."""
         if not np.isfinite(values).all():
-            return None
+            return UNKNOWN
         draws = self.draws[len(values)]
         return mean_interval(values, draws, self.settings.confidence, bounds)
 
     def accuracy(self, file: File) -> Interval:
         """A file's accuracy."""
-        found = self.interval(file.hits, (0, 1))
-        assert found is not None
-        return found
+        return self.interval(file.hits, (0, 1))
 
     def verdicts(self) -> list[Verdict]:
         """All questions, corrected over all of them (Holm)."""
@@ -82,7 +88,7 @@ class Judge:
         weaker = {"superior": "non-inferior", "inferior": "inconclusive"}
         return [
             replace(one, holm_p=p)
-            if p is not None and p < level
+            if p < level
             else replace(one, holm_p=p, verdict=weaker.get(one.verdict, one.verdict))
             for one, p in zip(found, adjusted, strict=True)
         ]
@@ -156,13 +162,10 @@ class Judge:
             paired_test(file.hits, np.broadcast_to(one.hits, file.hits.shape)).p
             for one in (low, high)
         ]
-        assert middle is not None
-        known = [end for end in (middle, *ends) if end is not None]
-        lows = [end.low for end in known if end.low is not None]
-        highs = [end.high for end in known if end.high is not None]
-        found = Interval(middle.estimate, min(lows, default=None), max(highs, default=None))
-        agree = (ends[0] and ends[1]) and ends[0].estimate * ends[1].estimate > 0
-        p = max((one for one in tests if one is not None), default=None) if agree else 1.0
+        _, lows, highs = np.transpose([middle, *ends])
+        found = Interval(middle.estimate, float(lows.min()), float(highs.max()))
+        agree = ends[0].estimate * ends[1].estimate > 0
+        p = max(tests) if agree else 1.0
         return Verdict(
             "bytes",
             "accuracy",
@@ -181,25 +184,19 @@ class Judge:
         p = paired_test(hits, others).p
         return Verdict(kind, "accuracy", one, other, found, p, self._judged(found, *files))
 
-    def _judged(self, found: Interval | None, *files: File) -> str:
+    def _judged(self, found: Interval, *files: File) -> str:
         """At the margin of the study; nothing where no file clearly beats the longest choice."""
-        lows = [self.accuracy(file).low for file in files]
-        if all(low is None or low <= self.floor for low in lows):
+        if not any(self.accuracy(file).low > self.floor for file in files):
             return "nothing regrew"
         return verdict(found, self.settings.margin)
 
     def _of_values(self, kind: str, measure: str, one: str, other: str, gap: Array) -> Verdict:
         """For a measure of which less is better: superior is less."""
         found = self.interval(gap)
-        p = None
-        if found is not None and np.ptp(over := gap.mean(axis=0)) > 0:
-            p = float(stats.ttest_1samp(over, 0).pvalue)
-        turned = found and Interval(-found.estimate, *(_minus(x) for x in (found.high, found.low)))
+        over = gap.mean(axis=0)
+        p = float(stats.ttest_1samp(over, 0).pvalue) if np.ptp(over) > 0 else np.nan
+        turned = Interval(-found.estimate, -found.high, -found.low)
         return Verdict(kind, measure, one, other, found, p, verdict(turned, 0))
-
-
-def _minus(value: float | None) -> float | None:
-    return None if value is None else -value
 
 
 def frontier_json(
@@ -234,17 +231,5 @@ def frontier_json(
             for name, file in files.items()
         },
         "without_teacher": judge.without_teacher,
-        "verdicts": [
-            {
-                "kind": one.kind,
-                "measure": one.measure,
-                "one": one.one,
-                "other": one.other,
-                "difference": as_json(one.difference),
-                "p": None if one.p is None else rounded(one.p),
-                "holm_p": None if one.holm_p is None else rounded(one.holm_p),
-                "verdict": one.verdict,
-            }
-            for one in verdicts
-        ],
+        "verdicts": [as_json(asdict(one)) for one in verdicts],
     }

@@ -1,41 +1,17 @@
 """The figures of accuracy: over retention with the paired differences below, and these by name."""
 
+from itertools import product
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
+from matplotlib.artist import setp
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from regrow.plot.rows import (
-    Curves,
-    Row,
-    Rows,
-    cell_name,
-    column,
-    curve,
-    ends,
-    level_of,
-    values,
-    where,
-)
-from regrow.plot.style import (
-    GREY,
-    LEVELS,
-    METHODS,
-    PERCENT,
-    STUDENTS,
-    STYLES,
-    Style,
-    bars,
-    interval_note,
-    legend,
-    level,
-    names,
-    panels,
-    settings,
-)
+from regrow.plot import style
+from regrow.plot.rows import Curves, Row, Rows, by_panel, cell_name, curve, ends, level_of, where
+from regrow.plot.style import GREY, STUDENTS, Style
 
 RULES = {"raw": "accuracy", "per_character": "accuracy per character"}
 NOTHING = "not testable"
@@ -44,6 +20,7 @@ GAP = Style("KL - CE", STUDENTS["distill"].colour, "o", "-", STUDENTS["distill"]
 LATER = Style("KL - CE", GAP.colour, "o", "-", "white")
 
 
+@style.settings()
 def accuracy_figure(curves: Curves, about: Row) -> Figure:
     """Accuracy over whole-model retention, and KL - CE below it with paired intervals.
 
@@ -53,130 +30,117 @@ def accuracy_figure(curves: Curves, about: Row) -> Figure:
         curves: of these, `accuracy/METHOD` and `difference` are drawn.
         about: what they stand on, as `comparison.json` says it.
     """
-    rows = {method: curves[f"accuracy/{method}"] for method in METHODS}
-    scores, sizes = values(rows["teacher"], "score"), values(rows["teacher"], "train_size")
+    found = by_panel(curves, "accuracy", "score", "train_size")
+    scores, sizes = (list(dict.fromkeys(axis)) for axis in zip(*found, strict=True))
     note = (
-        f"{interval_note(about['confidence'], about['questions'], about['seeds'])}\n"
+        f"{style.interval_note(about)}\n"
         "KL - CE is paired by question and seed: its interval is what tells the losses apart, "
         "and not whether\nthe bars above overlap. Dashed: the margin up to which KL is not "
         "inferior."
     )
-    with settings():
-        figure, grid = panels(
-            [4.6 if len(scores) == 1 else 2.7] * len(scores),
-            [2.4, 1.1] * len(sizes),
-            note,
-            top=0.9,
-            down=0.25,
-            sharex=True,
-            sharey="row",
-        )
-        for place, size in enumerate(sizes):
-            above, below = grid[2 * place], grid[2 * place + 1]
-            for left, under, score in zip(above, below, scores, strict=True):
-                here = {"score": score, "train_size": size}
-                _draw_methods(left, {name: where(rows[name], **here) for name in rows}, about)
-                _draw_differences(under, where(curves["difference"], **here), about["margin"])
-            many = f"{size:,} train questions\n" if len(sizes) > 1 else ""
-            above[0].set_ylabel(f"{many}test {RULES[about['accuracy']]}, %")
-            below[0].set_ylabel("KL - CE,\npoints")
-        for axes, score in zip(grid[0], scores, strict=True):
-            many = f", {sizes[0]:,} train questions" if len(sizes) == 1 else ""
-            axes.set_title(f"pruned by {score}{many}", loc="left", fontsize=9)
-        for axes in grid[-1]:
-            axes.set_xlabel("parameters kept, % of the teacher's")
-        _same_heights(grid[::2])
-        _same_heights(grid[1::2])
-        handles = names(*STYLES)
-        if where(curves["difference"], verdict=NOTHING):
-            handles.append(_nothing())
-        legend(figure, handles)
+    figure, grid = style.panels(
+        [4.6 if len(scores) == 1 else 2.7] * len(scores),
+        [2.4, 1.1] * len(sizes),
+        note,
+        top=0.9,
+        down=0.25,
+        percent="xy",
+        sharex=True,
+        sharey="row",
+    )
+    above, below = grid[::2], grid[1::2]
+    for place, (size, score) in enumerate(product(sizes, scores)):
+        _draw_methods(above.flat[place], found[score, size], about)
+        gaps = where(curves["difference"], score=score, train_size=size)
+        _draw_differences(below.flat[place], gaps, about["margin"])
+    for left, under, size in zip(above[:, 0], below[:, 0], sizes, strict=True):
+        many = f"{size:,} train questions\n" if len(sizes) > 1 else ""
+        left.set_ylabel(f"{many}test {RULES[about['accuracy']]}, %")
+        under.set_ylabel("KL - CE,\npoints")
+    for axes, score in zip(grid[0], scores, strict=True):
+        many = f", {sizes[0]:,} train questions" if len(sizes) == 1 else ""
+        axes.set_title(f"pruned by {score}{many}", loc="left", fontsize=9)
+    setp(grid[-1], xlabel="parameters kept, % of the teacher's")
+    for rows in (above, below):  # one scale for all of a kind
+        limits = np.array([axes.get_ylim() for axes in rows.flat])
+        setp(rows, ylim=(limits.min(), limits.max()))
+    handles = style.names(*style.STYLES)
+    if where(curves["difference"], verdict=NOTHING):
+        handles.append(Line2D([], [], label="nothing regrew", **NOTHING_REGREW))
+    style.legend(figure, handles)
     return figure
 
 
+@style.settings()
 def difference_figure(curves: Curves, about: Row) -> Figure:
     """A forest plot of KL minus CE, a line a cell; what was named before the run is full."""
     rows = curves["difference"]
     named = any(row["named"] != "exploratory" for row in rows)
-    note = interval_note(about["confidence"], about["questions"], about["seeds"])
+    note = style.interval_note(about)
     note += "\nThe dashed line is the margin up to which KL is not inferior."
-    with settings():
-        figure, grid = panels(
-            [2.9], [0.26 * len(rows) + 0.2], note, left=2.7, right=1.6, top=0.5 if named else 0.35
-        )
-        axes: Axes = grid[0, 0]
-        places = np.arange(len(rows))[::-1]
-        axes.axvline(0, color="black", linewidth=0.8)
-        axes.axvline(-about["margin"], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-        axes.grid(visible=False)
-        for place, row in zip(places, rows, strict=True):
-            _draw_line(
-                axes, int(place), row, LATER if named and row["named"] == "exploratory" else GAP
-            )
-        labels = [f"{cell_name(row)}, {row['train_size']:,} train" for row in rows]
-        axes.set_yticks(places, labels, fontsize=8)
-        axes.set_ylim(-0.7, len(rows) - 0.3)
-        axes.xaxis.set_major_formatter(PERCENT)
-        axes.set_xlabel("accuracy, KL - CE, points (right of 0: KL is better)")
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0)
-        if named:
-            look: dict[str, Any] = {"marker": "o", "linestyle": "", "color": GAP.colour}
-            legend(
-                figure,
-                [
-                    Line2D([], [], label="named before the run", **look),
-                    Line2D([], [], label="looked at after", markerfacecolor="white", **look),
-                ],
-            )
+    figure, grid = style.panels(
+        [2.9],
+        [0.26 * len(rows) + 0.2],
+        note,
+        left=2.7,
+        right=1.6,
+        top=0.5 if named else 0.35,
+        percent="x",
+    )
+    axes: Axes = grid[0, 0]
+    places = np.arange(len(rows))[::-1]
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.axvline(-about["margin"], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.grid(visible=False)
+    for place, row in zip(places, rows, strict=True):
+        _draw_line(axes, int(place), row, named and row["named"] == "exploratory")
+    labels = [f"{cell_name(row)}, {row['train_size']:,} train" for row in rows]
+    axes.set_yticks(places, labels, fontsize=8)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.set_xlabel("accuracy, KL - CE, points (right of 0: KL is better)")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    if named:
+        full: dict[str, Any] = {"marker": "o", "linestyle": "", "color": GAP.colour}
+        before = Line2D([], [], label="named before the run", **full)
+        after = Line2D([], [], label="looked at after", markerfacecolor="white", **full)
+        style.legend(figure, [before, after])
     return figure
 
 
 def _draw_methods(axes: Axes, rows: Curves, about: Row) -> None:
-    for name, style in LEVELS.items():
+    for name, look in style.LEVELS.items():
         if about[name] is not None:
-            level(axes, about[name], style)
-    level_of(axes, rows["teacher"][0], "accuracy", "teacher")
+            style.level(axes, about[name], look)
+    (teacher, *_) = rows["teacher"]
+    level_of(axes, teacher, "accuracy", "teacher")
     # Nothing removed is the teacher itself, where every model starts.
-    whole = {**rows["teacher"][0], "retention": 1.0, "accuracy_low": None, "accuracy_high": None}
+    whole = {**teacher, "retention": 1.0, "accuracy_low": None, "accuracy_high": None}
     curve(axes, [*rows["pruned"], whole], "retention", "accuracy", "pruned")
     for method in STUDENTS:
         curve(axes, rows[method], "retention", "accuracy", method)
-    axes.xaxis.set_major_formatter(PERCENT)
-    axes.yaxis.set_major_formatter(PERCENT)
 
 
 def _draw_differences(axes: Axes, rows: Rows, margin: float) -> None:
     axes.axhline(0, color="black", linewidth=0.8)
     axes.axhline(-margin, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-    told = [row for row in rows if row["verdict"] != NOTHING]
-    if told:
-        bars(axes, column(told, "retention"), ends(told, "difference"), GAP, line="")
-    nothing = where(rows, verdict=NOTHING)
-    axes.plot(column(nothing, "retention"), [0.0] * len(nothing), **NOTHING_REGREW)
-    axes.yaxis.set_major_formatter(PERCENT)
+    if told := [row for row in rows if row["verdict"] != NOTHING]:
+        at = [row["retention"] for row in told]
+        style.bars(axes, at, ends(told, "difference"), GAP, line="")
+    nothing = [row["retention"] for row in where(rows, verdict=NOTHING)]
+    axes.plot(nothing, [0.0] * len(nothing), **NOTHING_REGREW)
 
 
-def _draw_line(axes: Axes, place: int, row: Row, style: Style) -> None:
+def _draw_line(axes: Axes, place: int, row: Row, later: bool) -> None:
     """A line of the forest plot, and its numbers beside it."""
-    value, low, high = (float(part[0]) for part in ends([row], "difference"))
     if row["verdict"] == NOTHING:
         axes.plot([0], [place], **NOTHING_REGREW)
         text = "nothing regrew"
     else:
-        at = np.array([place])
-        bars(axes, at, ends([row], "difference"), style, line="", flat=True)
-        interval = "no interval" if np.isnan(low) else f"[{100 * low:+.1f}, {100 * high:+.1f}]"
-        text = f"{100 * value:+.1f} {interval}"
+        parts = ends([row], "difference")
+        style.bars(axes, np.array([place]), parts, LATER if later else GAP, line="", flat=True)
+        value, low, high = (100 * float(part[0]) for part in parts)
+        text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+        if np.isnan(low):
+            text = f"{value:+.1f} no interval"
     axes.text(1.03, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-
-
-def _nothing() -> Artist:
-    return Line2D([], [], label="nothing regrew", **NOTHING_REGREW)
-
-
-def _same_heights(grid: Any) -> None:
-    """One scale for all rows of a kind."""
-    limits = [axes.get_ylim() for axes in grid.flat]
-    for axes in grid.flat:
-        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

@@ -21,6 +21,18 @@ def where(rows: Rows, **wanted: object) -> list[Row]:
     return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
 
 
+def by_panel(
+    curves: Curves, name: str, *columns: str, **wanted: object
+) -> dict[tuple[Any, ...], dict[str, list[Row]]]:
+    """Each method's rows of a file that hold what is wanted, by these columns' values."""
+    found: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
+    for method in METHODS:
+        for row in where(curves[f"{name}/{method}"], **wanted):
+            of_panel = found.setdefault(tuple(row[column] for column in columns), {})
+            of_panel.setdefault(method, []).append(row)
+    return found
+
+
 def values(rows: Rows, column: str) -> list[Any]:
     """The values of a column, each once, in the order of the rows."""
     return list(dict.fromkeys(row[column] for row in rows))

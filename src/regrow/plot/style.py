@@ -1,6 +1,6 @@
 """What all figures share: the same bytes for the same numbers, whatever the reader's settings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +91,7 @@ def panels(
     top: float = 0.7,
     across: float = 0.3,
     down: float = 0.45,
+    percent: str = "",
     **shared: Any,
 ) -> tuple[Figure, Any]:
     """A grid of panels, a legend's room above them and a note below.
@@ -100,6 +101,7 @@ def panels(
         note: what the figure's foot says, in lines.
         left, right, top: what is left free beside and above the panels.
         across, down: gaps between them.
+        percent: axes whose numbers are shares and read in percent, as "xy".
         shared: `sharex` and `sharey`, as `Figure.subplots` takes them.
 
     Returns:
@@ -129,6 +131,8 @@ def panels(
     )
     for axes in grid.flat:
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        for name in percent:
+            getattr(axes, f"{name}axis").set_major_formatter(PERCENT)
     figure.text(0.1 / width, 0.08 / height, note, va="bottom", fontsize=7.5)
     return figure, grid
 
@@ -148,7 +152,7 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
 
 def names(*of: str) -> list[Artist]:
     """The legend's entries of some of `STYLES`."""
-    return [Line2D([], [], label=STYLES[name].label, **_look(STYLES[name])) for name in of]
+    return [Line2D([], [], label=STYLES[name].label, **look(STYLES[name])) for name in of]
 
 
 def bars(
@@ -166,13 +170,13 @@ def bars(
     line: instead of the style's, "" for points alone. flat: intervals along x.
     """
     values, low, high = interval
-    reach = [np.nan_to_num(values - low), np.nan_to_num(high - values)]
-    look = {**_look(style), "marker": style.marker or "D", "elinewidth": 0.9, "capsize": 2.2}
-    look |= {} if line is None else {"linestyle": line}
+    reach = np.nan_to_num([values - low, high - values])
+    drawn = {**look(style), "marker": style.marker or "D", "elinewidth": 0.9, "capsize": 2.2}
+    drawn |= {} if line is None else {"linestyle": line}
     if flat:
-        axes.errorbar(values, at, xerr=reach, **look)
+        axes.errorbar(values, at, xerr=reach, **drawn)
     else:
-        axes.errorbar(at, values, yerr=reach, **look)
+        axes.errorbar(at, values, yerr=reach, **drawn)
 
 
 def level(axes: Axes, value: float, style: Style, band: tuple[float, float] | None = None) -> None:
@@ -182,18 +186,18 @@ def level(axes: Axes, value: float, style: Style, band: tuple[float, float] | No
         axes.axhspan(*band, color=style.colour, alpha=0.08, linewidth=0)
 
 
-def interval_note(confidence: float, questions: int, seeds: int) -> str:
-    """What the intervals of a figure stand on: for its foot."""
+def interval_note(about: Mapping[str, Any]) -> str:
+    """What the intervals of a figure stand on, as `comparison.json` says it: for its foot."""
+    questions, seeds = about["questions"], about["seeds"]
     asked = f"{questions:,} test question{'s' * (questions != 1)}"
-    over = (
-        f"over questions ({asked}); one seed, so the noise\nof training is not in them."
-        if seeds == 1
-        else f"over questions and seeds ({asked}, {seeds} seeds)."
-    )
-    return f"Bars and bands: {100 * confidence:g} % bootstrap intervals {over}"
+    over = f"over questions and seeds ({asked}, {seeds} seeds)."
+    if seeds == 1:
+        over = f"over questions ({asked}); one seed, so the noise\nof training is not in them."
+    return f"Bars and bands: {100 * about['confidence']:g} % bootstrap intervals {over}"
 
 
-def _look(style: Style) -> dict[str, Any]:
+def look(style: Style) -> dict[str, Any]:
+    """A curve's properties, as matplotlib names them."""
     return {
         "color": style.colour,
         "linestyle": style.line,
