@@ -273,11 +273,12 @@ def _on_raw(measure: Measure) -> Measure:
 
 
 for _score, _alpha in product(SCORES, ALPHAS):
-    for _part, (_name, _words, *_kind) in enumerate(CONFORMAL):
+    for _part, (_name, _words, _unit, _better) in enumerate(CONFORMAL):
         MEASURES[f"{_score}_{_name}_{_alpha}"] = Measure(
             _conformal(_score, _alpha, _part),
             f"{_score.upper()} {_words} at alpha = {_alpha}",
-            *_kind,
+            _unit,
+            _better,
             calibrated=True,
         )
 for _name in ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled", "aurc"):
