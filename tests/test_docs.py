@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,41 @@ def test_the_code_and_tests_that_pages_name_are_there():
             assert (ROOT / path).is_file(), f"{page.name}: {path}"
         for name in re.findall(r"`(test_\w+\.py)`", text):
             assert (ROOT / "tests" / name).is_file(), f"{page.name}: {name}"
+
+
+# What prose says of committed numbers
+
+
+def in_words(found: Any) -> Iterator[str]:
+    """Every number of a file as prose writes it: shares in percent, intervals, bytes in MB."""
+    if isinstance(found, dict) and found.get("estimate") is not None:
+        for form in ("{:.1f}", "{:+.1f}"):
+            yield form.format(100 * found["estimate"])
+            if found["low"] is not None:
+                yield percent(found, form)
+    elif isinstance(found, dict | list):
+        for value in found.values() if isinstance(found, dict) else found:
+            yield from in_words(value)
+    elif isinstance(found, int | float):
+        yield f"{100 * found:.1f}" if isinstance(found, float) else f"{found / 1e6:.1f}"
+
+
+@pytest.mark.parametrize(
+    ("page", "section", "files"),
+    [
+        ("results.md", "The default study", "metrics/compare"),
+        ("edge.md", "What was found", "edge/metrics"),
+    ],
+)
+def test_figures_in_prose_are_those_of_committed_files(page, section, files):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    text = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"[+-]?\d+\.\d(?:(?: %| points)? \[[^]]+\](?!\())?", text)
+    assert len(shown) >= 8
+    known = set()
+    for path in (ROOT / files).glob("*.json"):
+        known |= set(in_words(json.loads(path.read_text(encoding="utf-8"))))
+    assert {re.sub(" %| points", "", one) for one in shown} <= known
 
 
 # The full study

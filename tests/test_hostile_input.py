@@ -663,7 +663,7 @@ def test_faults_of_params_name_line_or_key(tmp_path: Path) -> None:
     }
     said = params_refused(tmp_path, yaml.safe_dump(values).encode())
     assert "evaluate.transfer.a.sha is not a parameter (is it misspelt?)" in said
-    assert "evaluate.transfer.a holds source, sha256, questions" in said
+    assert "evaluate.transfer.a holds source, sha256, columns, questions" in said
     for key in ("compute.threads", "training.weight_decay", "distill.learning_rate"):
         assert f"{key}: input should be" in said
 

@@ -28,7 +28,10 @@ def local(
         model__source=f"file:{mine}/model",
         data__source="file:../my own/questions.jsonl",
         evaluate__transfer={
-            "other": {"source": f"file:{mine}/other.jsonl", "sha256": None, "questions": 3}
+            "other": {
+                **{"source": f"file:{mine}/other.jsonl", "sha256": None},
+                **{"columns": None, "questions": 3},
+            }
         },
     )
     return study, mine

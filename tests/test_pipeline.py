@@ -177,8 +177,17 @@ def test_a_comment_in_the_code_changes_no_result(study, file, reruns):
     assert not study.git("status", "--porcelain", "--", "metrics", "plots")
 
 
-def test_another_tasks_set_is_scored_by_every_model(study, data_source):
-    wanted = {"source": f"file:{data_source}", "sha256": None, "questions": 5}
+def test_another_tasks_set_is_scored_by_every_model(study, tmp_path):
+    path = tmp_path / "of others.jsonl"
+    write_jsonl(
+        path,
+        [
+            {"ask": row["stem"], "options": row["choices"], "key": row["answer"]}
+            for row in synthetic_questions()
+        ],
+    )
+    columns = {"id": None, "stem": "ask", "choices": "options", "answer": "key"}
+    wanted = {"source": f"file:{path}", "sha256": None, "columns": columns, "questions": 5}
     study.set(evaluate__transfer={"elsewhere": wanted})
     assert set(study.repro()) == TRANSFERRED
     metrics = sorted((study.root / "metrics" / "evaluate").rglob("*.json"))

@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +12,6 @@ from regrow.commands import tune
 from regrow.support.errors import UserError
 from tiny_models import regrow
 
-PARAMS = SimpleNamespace(compare=SimpleNamespace(accuracy="raw"))
-
 
 def curve(best):
     """Tries whose accuracy falls with the distance from a rate; they are noted by loss."""
@@ -23,18 +20,18 @@ def curve(best):
     def attempt(loss, rate):
         tried.setdefault(loss, set()).add(rate)
         away = abs(math.log(float(rate) / best[loss]))
-        return {"calibration.accuracy_raw": round(1 - away / 10, 3), "calibration.gold_nll": 1.0}
+        return round(1 - away / 10, 3), 1.0
 
     return attempt, tried
 
 
 def test_a_grid_grows_for_both_losses_until_the_best_of_each_lies_inside():
     attempt, tried = curve({"finetune": 4e-3, "distill": 5e-4})
-    found = tune._search(["5e-4", "1e-3", "2e-3"], ["finetune", "distill"], attempt, PARAMS)
+    found = tune._search(["5e-4", "1e-3", "2e-3"], ["finetune", "distill"], attempt)
     grid = ["2.5e-4", "5e-4", "1e-3", "2e-3", "4e-3", "8e-3"]
     assert list(found["finetune"]) == list(found["distill"]) == grid
     assert tried["finetune"] == tried["distill"] == set(grid)
-    assert {loss: tune._best(tries, PARAMS) for loss, tries in found.items()} == {
+    assert {loss: tune._best(tries) for loss, tries in found.items()} == {
         "finetune": "4e-3",
         "distill": "5e-4",
     }
@@ -42,18 +39,14 @@ def test_a_grid_grows_for_both_losses_until_the_best_of_each_lies_inside():
 
 def test_a_grid_grows_a_few_steps_at_most():
     attempt, _ = curve({"distill": 1e-9})
-    found = tune._search(["5e-4", "1e-3"], ["distill"], attempt, PARAMS)
+    found = tune._search(["5e-4", "1e-3"], ["distill"], attempt)
     assert len(found["distill"]) == 2 + tune.EXTENSIONS
 
 
 def test_of_equal_accuracies_the_lower_nll_wins_and_what_diverged_never_does():
-    tries = {
-        "1e-3": {"calibration.accuracy_raw": 0.4, "calibration.gold_nll": 1.3},
-        "2e-3": {"calibration.accuracy_raw": 0.4, "calibration.gold_nll": 1.2},
-        "4e-3": {"diverged": "the loss is nan"},
-    }
-    assert tune._best(tries, PARAMS) == "2e-3"
-    assert tune._best({"4e-3": tries["4e-3"]}, PARAMS) is None
+    tries = {"1e-3": (0.4, 1.3), "2e-3": (0.4, 1.2), "4e-3": None}
+    assert tune._best(tries) == "2e-3"
+    assert tune._best({"4e-3": tries["4e-3"]}) is None
 
 
 @pytest.mark.parametrize("rates", ["1e-3", "1e-3,fast", "0,1e-3", "1e-3,2"])

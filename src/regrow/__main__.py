@@ -6,9 +6,12 @@ Only what is named is imported, so that a stage that needs no model never loads 
 import ast
 import functools
 import importlib
+import inspect
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from regrow.support.errors import UserError, file_fault, memory_fault
 
@@ -30,6 +33,26 @@ def usage() -> str:
             summary = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
             lines.append(f"  {name:<16}{summary.splitlines()[0]}")
     return "\n".join(lines)
+
+
+def options(function: Callable[..., None]) -> inspect.Signature:
+    """A function's parameters as options, with the lines of its "Args:" as their help.
+
+    One that is annotated with a `typer.Option` keeps what that says.
+    """
+    import typer
+
+    said = (function.__doc__ or "").partition("Args:")[2]
+    helps = dict(re.findall(r"^ +(\w+): (.+)$", said, re.MULTILINE))
+    signature = inspect.signature(function, eval_str=True)
+    given = []
+    for name, parameter in signature.parameters.items():
+        kind, option = parameter.annotation, typer.Option(f"--{name.replace('_', '-')}")
+        if get_origin(kind) is Annotated:
+            kind, option = get_args(kind)
+        option.help = option.help or helps.get(name)
+        given.append(parameter.replace(annotation=Annotated[kind, option]))
+    return signature.replace(parameters=given)
 
 
 def main() -> None:
@@ -60,7 +83,9 @@ def main() -> None:
         check_unchanged()
         ranks.leave()
 
-    app.command()(run)
+    run.__signature__ = options(stage.main)  # type: ignore[attr-defined]
+    said: str = stage.main.__doc__ or stage.__doc__ or ""
+    app.command(help=said.partition("Args:")[0].strip())(run)
     try:
         app(args=sys.argv[2:], prog_name=f"python -m regrow {name}")
     except UserError as error:

@@ -1,7 +1,6 @@
 """Choose a model for a device: those on the frontier that fit, best first."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -11,18 +10,23 @@ from regrow.report.files import in_form, read_json
 
 
 def main(
-    max_mb: Annotated[float | None, typer.Option(help="largest file, 10^6 bytes")] = None,
-    min_decode: Annotated[float | None, typer.Option(help="tokens a second, one by one")] = None,
-    max_memory: Annotated[float | None, typer.Option(help="peak resident memory, MB")] = None,
-    threads: Annotated[int, typer.Option(help="of the measurements: 1 or 2")] = 1,
-    metrics: Annotated[Path, typer.Option(help="what `judge` wrote")] = Path(
-        "edge/metrics/frontier.json"
-    ),
-    measured: Annotated[
-        Path | None, typer.Option(help="a machine's measurements, else those of this one")
-    ] = None,
+    max_mb: float | None = None,
+    min_decode: float | None = None,
+    max_memory: float | None = None,
+    threads: int = 1,
+    metrics: Path = Path("edge/metrics/frontier.json"),
+    measured: Path | None = None,
 ) -> None:
-    """Print what fits, with what is uncertain of it; exit with 1 when nothing does."""
+    """Print what fits, with what is uncertain of it; exit with 1 when nothing does.
+
+    Args:
+        max_mb: largest file, 10^6 bytes.
+        min_decode: tokens a second, one by one.
+        max_memory: peak resident memory, MB.
+        threads: of the measurements: 1 or 2.
+        metrics: what `judge` wrote.
+        measured: a machine's measurements, else those of this one.
+    """
     found = read_json(metrics)
     path = measured or Path("results/edge") / f"{machine_name(describe_machine())}.json"
     speeds = read_json(path) if measured or path.exists() else {}
@@ -36,9 +40,8 @@ def main(
         print(f"Nothing fits; the smallest file is {smallest.name} ({smallest.megabytes:.1f} MB).")
         raise typer.Exit(1)
     for row in fit:
-        print(
-            "  ".join(f"{head}: {text}" for head, text in zip(HEAD, row_fields(row), strict=True))
-        )
+        fields = zip(HEAD, row_fields(row), strict=True)
+        print("  ".join(f"{head}: {text}" for head, text in fields))
         for doubt in doubts(row, fit[0], min_decode):
             print(f"    {doubt}")
     if fit[0].accuracy["low"] <= found["longest_choice"]:

@@ -3,9 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from ruamel.yaml import YAML
 
 from regrow.compare.study import run_names
@@ -18,10 +16,12 @@ ENVIRONMENT = Path("environment.json")
 WHOLE = ("metrics/summary.json", "metrics/compare", "metrics/importance.json")
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="Folder to write; one that exists is replaced.")],
-) -> None:
-    """Copy the results of the sweep in params.yaml: what an earlier sweep left stays behind."""
+def main(out: Path) -> None:
+    """Copy the results of the sweep in params.yaml: what an earlier sweep left stays behind.
+
+    Args:
+        out: folder to write; one that exists is replaced.
+    """
     params = read_params()
     with replacing(out) as beside:
         beside.mkdir()

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -30,15 +29,13 @@ FIXED = (
 )
 
 
-def main(
-    results: Annotated[Path, typer.Option(help="How the results that lie here were made.")] = Path(
-        "environment.json"
-    ),
-    record: Annotated[
-        Path | None, typer.Option(help="Write how results are made here, and compare nothing.")
-    ] = None,
-) -> None:
-    """Say whether a run here gives the bytes of the committed results, and else what may differ."""
+def main(results: Path = Path("environment.json"), record: Path | None = None) -> None:
+    """Say whether a run here gives the bytes of the committed results, and else what may differ.
+
+    Args:
+        results: how the results that lie here were made.
+        record: write how results are made here, and compare nothing.
+    """
     params = read_params()
     here = describe(params.compute)
     if record is not None:
@@ -80,7 +77,7 @@ def _tolerance(portability: Path) -> str:
     try:
         measured: Any = json.loads(portability.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return f"How much accuracies move is measured by `python -m {_module(portability)}`."
+        return "How much accuracies move is measured by `python -m benchmarks.portability`."
     largest = measured["largest"]
     return (
         f"By how much, as measured in {portability} with {measured['questions']} test questions "
@@ -90,10 +87,6 @@ def _tolerance(portability: Path) -> str:
         "another draw of training's noise, as another seed is: the intervals over seeds hold it, "
         "those of one seed do not."
     )
-
-
-def _module(path: Path) -> str:
-    return ".".join(path.with_suffix("").parts)
 
 
 def _table(here: dict[str, str], there: dict[str, str], results: Path) -> Table:

@@ -1,27 +1,29 @@
 """Print and draw the frontier: accuracy over bytes and over decoding speed."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.device.choice import HEAD, VERDICTS, read_rows, row_fields, verdict_fields
 from regrow.device.measure import describe_machine, machine_name
+from regrow.report import words
 from regrow.report.files import in_form, read_json
 
 
 def main(
-    metrics: Annotated[Path, typer.Option(help="what `judge` wrote")] = Path(
-        "edge/metrics/frontier.json"
-    ),
-    measured: Annotated[
-        Path | None, typer.Option(help="a machine's measurements, else those of this one")
-    ] = None,
-    threads: Annotated[int, typer.Option(help="of the measurements: 1 or 2")] = 1,
-    plots: Annotated[Path, typer.Option(help="the folder of the figure")] = Path("edge/plots"),
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
+    metrics: Path = Path("edge/metrics/frontier.json"),
+    measured: Path | None = None,
+    threads: int = 1,
+    plots: Path = Path("edge/plots"),
+    markdown: bool = False,
 ) -> None:
-    """Print every file, best first, and what the verdicts are; write the figure."""
+    """Print every file, best first, and what the verdicts are; write the figure.
+
+    Args:
+        metrics: what `judge` wrote.
+        measured: a machine's measurements, else those of this one.
+        threads: of the measurements: 1 or 2.
+        plots: the folder of the figure.
+        markdown: print Markdown tables.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -39,17 +41,14 @@ def main(
         }
         level = f"{100 * found['confidence']:g} %"
         levels = {name: found[name] for name in ("longest_choice", "chance")}
-    said = (
-        f"{threads} thread{'s' * (threads > 1)}, {speeds['machine']['processor']}"
-        if speeds
-        else ("speeds are not measured here: make measure")
-    )
+    said = "speeds are not measured here: make measure"
+    if speeds:
+        said = f"{threads} thread{'s' * (threads > 1)}, {speeds['machine']['processor']}"
     note = f"Bars: {level} bootstrap intervals over {found['questions']:,} test questions. {said}."
     save(frontier_figure(rows, levels, note), plots / "frontier")
     for title, (head, lines) in tables.items():
         if markdown:
-            print(f"\n| {' | '.join(head)} |\n|{'---|' * len(head)}")
-            print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+            print(f"\n{words.markdown(head, lines)}")
             continue
         table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for name in head:

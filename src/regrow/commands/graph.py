@@ -3,9 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from regrow.support.errors import UserError
 from regrow.support.files import read_yaml, write_text
@@ -13,16 +11,20 @@ from regrow.support.files import read_yaml, write_text
 BLOCK = re.compile(r"(?<=^```mermaid\n).*?(?=^```$)", re.MULTILINE | re.DOTALL)
 
 
-def main(
-    page: Annotated[
-        Path | None, typer.Option(help="a page of Markdown whose drawing to replace; else printed")
-    ] = None,
-) -> None:
-    """Draw one node a stage, whatever its matrix; arrows that follow from others are left out."""
+def main(page: Path | None = None) -> None:
+    """Draw one node a stage, whatever its matrix; arrows that follow from others are left out.
+
+    Args:
+        page: a page of Markdown whose drawing to replace; without it, the drawing is printed.
+    """
     from dvc.repo import Repo
 
     with Repo() as repo:
-        arrows = [(_stage(source), _stage(end)) for end, source in repo.index.graph.edges]
+        arrows = [
+            # A cell's stage in dvc.yaml: `prune` of `prune@l2-0.2`.
+            (source.name.partition("@")[0], end.name.partition("@")[0])
+            for end, source in repo.index.graph.edges
+        ]
     drawn = mermaid(read_yaml(Path("dvc.yaml"), "run this in the project's root")["stages"], arrows)
     if page is None:
         print(drawn, end="")
@@ -51,8 +53,3 @@ def mermaid(stages: Mapping[str, Mapping[str, Any]], arrows: Sequence[tuple[str,
     for source, end in sorted(graph.edges, key=lambda arrow: tuple(places[one] for one in arrow)):
         lines.append(f"  {source} --> {end}")
     return "\n".join(lines) + "\n"
-
-
-def _stage(node: Any) -> str:
-    """A cell's stage in dvc.yaml: `prune` of `prune@l2-0.2`."""
-    return str(node.name).partition("@")[0]

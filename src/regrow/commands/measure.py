@@ -14,20 +14,26 @@ from regrow.support.files import write_json
 
 
 def main(
-    models: Annotated[Path, typer.Option(help="the folder of GGUF files")] = Path("edge/models"),
-    records: Annotated[Path, typer.Option(help="the folder of their records")] = Path(
-        "edge/metrics/files"
-    ),
-    out: Annotated[Path, typer.Option(help="the folder of measurements")] = Path("results/edge"),
-    machine: Annotated[str, typer.Option(help="its name, else that of its processor")] = "",
-    repetitions: Annotated[int, typer.Option(min=1, help="of every measurement")] = 5,
-    again: Annotated[bool, typer.Option("--again", help="measure what is measured too")] = False,
+    models: Path = Path("edge/models"),
+    records: Path = Path("edge/metrics/files"),
+    out: Path = Path("results/edge"),
+    machine: str = "",
+    repetitions: Annotated[int, typer.Option(min=1)] = 5,
+    again: bool = False,
 ) -> None:
     """Measure one file of each layout, 1 and 2 threads, in turn; write --out/MACHINE.json.
 
     Files whose tensors are equal in number, size and type run at the same speed, so that of the
     students of one sparsity one is measured in each format. Of the files in F32, which no device
     needs, only the teacher's is measured.
+
+    Args:
+        models: the folder of GGUF files.
+        records: the folder of their records.
+        out: the folder of measurements.
+        machine: its name, else that of its processor.
+        repetitions: of every measurement.
+        again: measure what is measured too.
     """
     library()
     layouts: dict[str, list[str]] = {}
@@ -50,12 +56,9 @@ def main(
     if todo:
         print(f"{len(todo)} files, {repetitions} times, 1 and 2 threads.", flush=True)
     for layout, figures in repeat(todo, (1, 2), repetitions).items():
-        known[layout] = {
-            "measured": layouts[layout][0],
-            "format": found[layouts[layout][0]]["format"],
-            "bytes": found[layouts[layout][0]]["bytes"],
-            "threads": figures,
-        }
+        name = layouts[layout][0]
+        of_file = {key: found[name][key] for key in ("format", "bytes")}
+        known[layout] = {"measured": name, **of_file, "threads": figures}
     if todo:
         settings = {"repetitions": repetitions, "units": UNITS}
         write_json(path, {"machine": described, **settings, "layouts": known})

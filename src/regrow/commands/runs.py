@@ -1,18 +1,13 @@
 """Write the runs of the study in params.yaml for the device's pipeline."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.compare.study import run_names
 from regrow.support.files import write_text
 from regrow.support.params import read_params
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="YAML file to write")] = Path("edge/runs.yaml"),
-) -> None:
+def main(out: Path = Path("edge/runs.yaml")) -> None:
     """List teacher, pruned models and students of both losses, for the matrix of edge/dvc.yaml."""
     lines = [f"- {name}\n" for name in run_names(read_params().sweep)]
     note = "# The study's models, by `python -m regrow runs`; each is made in every format.\n"

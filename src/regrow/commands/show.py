@@ -3,26 +3,28 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from regrow.report.words import LABELS, NOTHING_REGREW, estimate, interval, markdown, notes
+from regrow.report import words
+from regrow.report.words import LABELS, NOTHING_REGREW, estimate, interval, notes
 from regrow.support.errors import UserError
 
 HEAD = ("Sparsity", "Retention", "Method", "Accuracy, %", "KL - CE, points")
 CLAIMS = ("The paper's claim", "Estimate here", "Verdict")
 
 
-def main(
-    metrics: Annotated[Path, typer.Option(help="The folder of numbers that `compare` wrote.")],
-    plots: Annotated[Path, typer.Option(help="The folder of its figures.")],
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
-) -> None:
-    """Print every method's accuracy, the difference KL - CE with intervals, and the claims."""
+def main(metrics: Path, plots: Path, markdown: bool = False) -> None:
+    """Print every method's accuracy, the difference KL - CE with intervals, and the claims.
+
+    Args:
+        metrics: the folder of numbers that `compare` wrote.
+        plots: the folder of its figures.
+        markdown: print Markdown tables.
+    """
     comparison = read(metrics / "comparison.json", "sweep")
     paired = read(metrics / "paired.json", "sweep")
     for name, cell in comparison["sweep"].items():
@@ -31,10 +33,10 @@ def main(
         [claim["claim"], f"{claim['quantity']}: {estimate(claim)}", claim["verdict"], claim["why"]]
         for claim in read(metrics / "claims.json", "kl_matches_ce").values()
     ]
-    if as_markdown:
+    if markdown:
         for title, rows in accuracies(comparison):
-            print(f"{title[0].upper()}{title[1:]}:\n\n{markdown(HEAD, rows)}\n")
-        print(markdown((*CLAIMS, "Why, and what it would take"), judged))
+            print(f"{title[0].upper()}{title[1:]}:\n\n{words.markdown(HEAD, rows)}\n")
+        print(words.markdown((*CLAIMS, "Why, and what it would take"), judged))
         return
     console = Console(highlight=False)
     for title, rows in accuracies(comparison):

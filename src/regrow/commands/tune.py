@@ -7,9 +7,8 @@ from decimal import Context, Decimal, InvalidOperation
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -35,21 +34,29 @@ QUESTIONS, LABELS, TEACHER = Path("data/questions"), Path("data/labels"), Path("
 EXTENSIONS = 4
 """Steps by which a grid grows at most, on the side where a best rate is at its edge."""
 
-Numbers = Mapping[str, Any]
-"""Of one try: `summary` of the calibration split, or `diverged` with the reason."""
+Result = tuple[float, float] | None
+"""Of one try: accuracy as `compare.accuracy` ranks, and gold NLL; None where it diverged."""
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="a folder for a JSON file a try, and rates.csv")],
-    rates: Annotated[str, typer.Option(help="the grid, as 2.5e-4,5e-4,1e-3")],
-    scores: Annotated[str | None, typer.Option(help="by default, those of sweep.score")] = None,
-    sparsities: Annotated[str | None, typer.Option(help="by default sweep.sparsity")] = None,
-    losses: Annotated[str, typer.Option(help="which of finetune and distill")] = ",".join(LOSSES),
-    train_size: Annotated[int | None, typer.Option(help="by default, the sweep's largest")] = None,
+    out: Path,
+    rates: str,
+    scores: str | None = None,
+    sparsities: str | None = None,
+    losses: str = ",".join(LOSSES),
+    train_size: int | None = None,
 ) -> None:
     """Choose the learning rates of each loss, score and sparsity on the calibration split.
 
-    Both losses get the same grid and so as many tries. A try that lies in OUT is not run again.
+    Both losses get the same grid and so as many tries. A try that lies in --out is not run again.
+
+    Args:
+        out: a folder for a JSON file a try, and rates.csv.
+        rates: the grid, as 2.5e-4,5e-4,1e-3.
+        scores: by default, those of sweep.score.
+        sparsities: by default, those of sweep.sparsity.
+        losses: which of finetune and distill.
+        train_size: by default, the sweep's largest.
     """
     params = read_params()
     sweep = params.sweep
@@ -67,31 +74,35 @@ def main(
     tried = {}
     for cell in cells:
 
-        def attempt(loss: str, rate: str, cell: Cell = cell) -> Numbers:
+        def attempt(loss: str, rate: str, cell: Cell = cell) -> Result:
             path = out / f"{loss}-{cell}-{seed}-{rate}.json"
-            if not path.exists():
+            if made := not path.exists():
                 write_json(path, _attempt(params, cell, seed, task(loss), float(rate)))
-                print(f"{path}: {_said(_result(json.loads(path.read_bytes()), params))}")
-            found: Numbers = json.loads(path.read_bytes())
+            numbers = json.loads(path.read_bytes())
+            accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
+            nll = numbers.get("calibration.gold_nll")
+            found = None if accuracy is None or nll is None else (accuracy, nll)
+            if made:
+                print(f"{path}: {_said(found)}")
             return found
 
-        for loss, found in _search(grid, losses.split(","), attempt, params).items():
-            tried[cell, loss] = found
-    best = {key: _best(found, params) for key, found in tried.items()}
+        for loss, tries in _search(grid, losses.split(","), attempt).items():
+            tried[cell, loss] = tries
+    best = {key: _best(tries) for key, tries in tried.items()}
     write_csv(
         out / "rates.csv",
         [
             {
                 **{"score": cell.score, "sparsity": cell.sparsity, "train_size": cell.train_size},
                 **{"seed": seed, "loss": loss, "learning_rate": rate},
-                **dict(zip(("accuracy", "gold_nll"), _result(numbers, params), strict=True)),
+                **dict(zip(("accuracy", "gold_nll"), found or (None, None), strict=True)),
                 "best": rate == best[cell, loss],
             }
-            for (cell, loss), found in tried.items()
-            for rate, numbers in found.items()
+            for (cell, loss), tries in tried.items()
+            for rate, found in tries.items()
         ],
     )
-    _show(tried, best, params)
+    _show(tried, best)
 
 
 def _grid(rates: str) -> list[str]:
@@ -129,8 +140,12 @@ def _task(params: Params, loss: str) -> Task:
     )
 
 
-def _attempt(params: Params, cell: Cell, seed: int, task: Task, rate: float) -> Numbers:
-    """Retrain a pruned model at one rate and score it on the calibration split only."""
+def _attempt(params: Params, cell: Cell, seed: int, task: Task, rate: float) -> dict[str, Any]:
+    """Retrain a pruned model at one rate and score it on the calibration split only.
+
+    Returns:
+        `summary` of that split, or `diverged` with the reason.
+    """
     compute = params.compute
     model, tokenizer = open_model(Path("models") / cell.pruned, compute, seed)
     order = training_order(len(task.trees), cell.train_size, params.training, seed)
@@ -147,13 +162,13 @@ def _attempt(params: Params, cell: Cell, seed: int, task: Task, rate: float) -> 
 
 
 def _search(
-    grid: list[str], losses: list[str], attempt: Callable[[str, str], Numbers], params: Params
-) -> dict[str, dict[str, Numbers]]:
+    grid: list[str], losses: list[str], attempt: Callable[[str, str], Result]
+) -> dict[str, dict[str, Result]]:
     """Every loss's tries by rate, on a grid that grows until the best of each lies inside."""
     grid = list(grid)
     for step in range(EXTENSIONS + 1):
         found = {loss: {rate: attempt(loss, rate) for rate in grid} for loss in losses}
-        best = {_best(tries, params) for tries in found.values()}
+        best = {_best(tries) for tries in found.values()}
         beyond = [_beyond(grid[1], grid[0]), _beyond(grid[-2], grid[-1])]
         if step == EXTENSIONS or not {grid[0], grid[-1], None} & best:
             break
@@ -170,45 +185,33 @@ def _beyond(inner: str, edge: str) -> str:
     return f"{Context(prec=3).multiply(Decimal(edge), step).normalize():e}"
 
 
-def _result(numbers: Numbers, params: Params) -> tuple[float | None, float | None]:
-    """Accuracy as `compare.accuracy` ranks, and gold NLL; none where a try diverged."""
-    accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
-    return accuracy, numbers.get("calibration.gold_nll")
-
-
-def _best(tries: Mapping[str, Numbers], params: Params) -> str | None:
+def _best(tries: Mapping[str, Result]) -> str | None:
     """The rate of the highest accuracy, of equal ones that of the lowest gold NLL."""
-    trained: dict[str, tuple[float, float]] = {}
-    for rate, numbers in tries.items():
-        accuracy, nll = _result(numbers, params)
-        if accuracy is not None and nll is not None:
-            trained[rate] = (accuracy, -nll)
-    return max(trained, key=lambda rate: trained[rate], default=None)
+    ranks = {rate: (found[0], -found[1]) for rate, found in tries.items() if found}
+    return max(ranks, key=ranks.__getitem__, default=None)
 
 
-def _said(result: tuple[float | None, float | None]) -> str:
-    accuracy, nll = result
-    return "diverged" if accuracy is None or nll is None else f"{accuracy:.1%}, NLL {nll:.3f}"
+def _said(found: Result) -> str:
+    return "diverged" if found is None else f"{found[0]:.1%}, NLL {found[1]:.3f}"
 
 
 def _show(
-    tried: Mapping[tuple[Cell, str], Mapping[str, Numbers]],
+    tried: Mapping[tuple[Cell, str], Mapping[str, Result]],
     best: Mapping[tuple[Cell, str], str | None],
-    params: Params,
 ) -> None:
     """Print the best rate of every cell and loss, and the mappings for `params.yaml`."""
     table = Table("Cell", "Loss", "Best rate", "Calibration", "In the grid", "All tries")
     mappings: dict[str, dict[str, list[str]]] = {}
-    for (cell, loss), found in tried.items():
-        rate, rates = best[cell, loss], list(found)
+    for (cell, loss), tries in tried.items():
+        rate, rates = best[cell, loss], list(tries)
         place = "at its edge" if rate in (rates[0], rates[-1], None) else "inside"
-        said = {name: _said(_result(numbers, params)) for name, numbers in found.items()}
+        said = {name: _said(found) for name, found in tries.items()}
         listed = "\n".join(f"{name}: {result}" for name, result in said.items())
         table.add_row(str(cell), loss, rate or "none", said.get(rate or "", ""), place, listed)
         if rate:
             number = rate if "." in rate else rate.replace("e", ".0e")
-            mappings.setdefault(loss, {}).setdefault(cell.score, [])
-            mappings[loss][cell.score].append(f'"{cell.sparsity}": {number}')
+            pairs = mappings.setdefault(loss, {}).setdefault(cell.score, [])
+            pairs.append(f'"{cell.sparsity}": {number}')
     Console().print(table)
     for loss, by_score in mappings.items():
         print(f"{loss}:\n  learning_rate:")

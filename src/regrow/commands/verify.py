@@ -1,28 +1,23 @@
 """Compare every file of DVC's cache with the hash that is its name."""
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.support.errors import UserError
+from regrow.support.files import file_hash
 
 NAME = re.compile(r"[0-9a-f]{30}(\.dir)?")
 
 
-def main(
-    cache: Annotated[Path, typer.Option(help="the cache's folder")] = Path(".dvc/cache"),
-    remove: Annotated[
-        bool, typer.Option("--remove", help="remove what is damaged, so that DVC makes it again")
-    ] = False,
-) -> None:
+def main(cache: Path = Path(".dvc/cache"), remove: bool = False) -> None:
     """Compare every file of DVC's cache with the hash that is its name.
 
     DVC does so itself only with files that can be written to. It takes one that is read-only, as
     it leaves them all, to be as it was, and links it to where it belongs, whatever is in it.
+
+    Args:
+        remove: remove what is damaged, so that DVC makes it again.
     """
     # Not what DVC is still writing, which has another name.
     files = sorted(path for path in cache.glob("files/md5/??/*") if NAME.fullmatch(path.name))
@@ -43,7 +38,5 @@ def main(
 def damaged(files: list[Path]) -> Iterator[Path]:
     """Those of `files` whose content has another MD5 than their names say."""
     for path in files:
-        with path.open("rb") as file:
-            actual = hashlib.file_digest(file, "md5").hexdigest()
-        if actual != path.parent.name + path.name.removesuffix(".dir"):
+        if file_hash(path, "md5") != path.parent.name + path.name.removesuffix(".dir"):
             yield path

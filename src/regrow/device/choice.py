@@ -1,5 +1,6 @@
 """What a deployer decides by: files with their speed on a machine, and those that fit."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +26,7 @@ class Row:
     accuracy: Mapping[str, float]
     speed: Mapping[str, Spread]
     on_bytes: bool
-    on_decode: bool = False
-
-    def figure(self, name: str) -> Spread | None:
-        """A figure of the machine, or None."""
-        return self.speed.get(name)
+    on_decode: bool
 
 
 def read_rows(frontier: Mapping[str, Any], measured: Mapping[str, Any], threads: int) -> list[Row]:
@@ -39,24 +36,16 @@ def read_rows(frontier: Mapping[str, Any], measured: Mapping[str, Any], threads:
         name: layouts.get(file["layout"], {}).get("threads", {}).get(str(threads), {})
         for name, file in frontier["files"].items()
     }
-    quickest = pareto(
-        {
-            name: (-speeds[name]["decode_per_s"]["median"], file["accuracy"]["estimate"])
-            for name, file in frontier["files"].items()
-            if speeds[name]
-        }
-    )
+    points = {
+        name: (-speed["decode_per_s"]["median"], frontier["files"][name]["accuracy"]["estimate"])
+        for name, speed in speeds.items()
+        if speed
+    }
+    quickest = pareto(points)
     rows = [
         Row(
-            name,
-            file["method"],
-            file["cell"],
-            file["format"],
-            file["bytes"] / 1e6,
-            file["accuracy"],
-            speeds[name],
-            file["pareto"],
-            name in quickest,
+            *(name, file["method"], file["cell"], file["format"], file["bytes"] / 1e6),
+            *(file["accuracy"], speeds[name], file["pareto"], name in quickest),
         )
         for name, file in frontier["files"].items()
     ]
@@ -71,21 +60,23 @@ def fitting(
     A limit on what was not measured is not met.
     """
 
-    def fits(row: Row) -> bool:
-        decode, memory = row.figure("decode_per_s"), row.figure("peak_mb")
-        return (
-            (max_mb is None or row.megabytes <= max_mb)
-            and (min_decode is None or (decode is not None and decode["median"] >= min_decode))
-            and (max_memory is None or (memory is not None and memory["median"] <= max_memory))
-        )
+    def median(row: Row, name: str, otherwise: float) -> float:
+        return float(row.speed[name]["median"]) if name in row.speed else otherwise
 
-    return [row for row in rows if (row.on_bytes or row.on_decode) and fits(row)]
+    return [
+        row
+        for row in rows
+        if (row.on_bytes or row.on_decode)
+        and (max_mb is None or row.megabytes <= max_mb)
+        and (min_decode is None or median(row, "decode_per_s", -math.inf) >= min_decode)
+        and (max_memory is None or median(row, "peak_mb", math.inf) <= max_memory)
+    ]
 
 
 def doubts(row: Row, best: Row, min_decode: float | None) -> list[str]:
     """What is uncertain of a row that fits, in words."""
     found = []
-    decode = row.figure("decode_per_s")
+    decode = row.speed.get("decode_per_s")
     if row is not best and row.accuracy["high"] >= best.accuracy["low"]:
         found.append("its accuracy's interval meets that of the best")
     if decode is not None and decode["noisy"]:
@@ -100,7 +91,10 @@ def doubts(row: Row, best: Row, min_decode: float | None) -> list[str]:
 def row_fields(row: Row) -> list[str]:
     """A row's fields in a table: name, MB, accuracy, prefill and decode a second, peak MB."""
     low, high = (100 * row.accuracy[end] for end in ("low", "high"))
-    shown = [_shown(row.figure(name)) for name in ("prefill_per_s", "decode_per_s", "peak_mb")]
+    shown = []
+    for name in ("prefill_per_s", "decode_per_s", "peak_mb"):
+        spread = row.speed.get(name)
+        shown.append(f"{spread['median']:g}{' (noisy)' * spread['noisy']}" if spread else "-")
     on = ("bytes" * row.on_bytes, "decode" * row.on_decode)
     return [
         row.name,
@@ -112,12 +106,6 @@ def row_fields(row: Row) -> list[str]:
 
 
 HEAD = ["Model", "MB", "Accuracy, %", "Prefill/s", "Decode/s", "Peak MB", "On the frontier"]
-
-
-def _shown(spread: Spread | None) -> str:
-    if spread is None:
-        return "-"
-    return f"{spread['median']:g}" + " (noisy)" * bool(spread["noisy"])
 
 
 VERDICTS = ["Question", "Measure", "One", "Other", "One - other", "p, Holm", "Verdict"]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,19 +74,16 @@ def write_gguf(
                     f"{config['model_type']} model"
                 )
             padded = _padded_shape(name, shape, padding)
-            kind = np.dtype(np.float16 if dtype == "F16" and len(shape) > 1 else np.float32)
-            kinds[name] = kind
-            size = int(np.prod(padded)) * kind.itemsize
-            writer.add_tensor_info(known, padded, kind, size)
+            kinds[name] = np.dtype("f2" if dtype == "F16" and len(shape) > 1 else "f4")
+            size = int(np.prod(padded)) * kinds[name].itemsize
+            writer.add_tensor_info(known, padded, kinds[name], size)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name, (shape, read) in tensors.items():
             values = _permuted(name, read(), config)
-            ends = [
-                (0, more - size)
-                for more, size in zip(_padded_shape(name, shape, padding), shape, strict=True)
-            ]
+            more = np.subtract(_padded_shape(name, shape, padding), shape)
+            ends = [(0, size) for size in more]
             writer.write_tensor_data(np.pad(values, ends).astype(kinds[name]))
 
 
@@ -154,19 +152,16 @@ def _tensors(folder: Path, config: Config, opened: ExitStack) -> Iterator[tuple[
             raise UserError(f"{path} is no whole safetensors file ({error})") from None
         tied = config.get("tie_word_embeddings")
         for name, part in parts.items():
-            entry = tuple(part.get_shape()), _reader(file, name)
+            entry = tuple(part.get_shape()), partial(_values, file, name)
             if not (tied and name == "lm_head.weight"):
                 yield name, entry
             if tied and name == "model.embed_tokens.weight" and config["model_type"] == "olmo2":
                 yield "lm_head.weight", entry  # llama.cpp has no OLMo 2 without an output matrix
 
 
-def _reader(file: Any, name: str) -> Any:
-    def read() -> Tensor:
-        values = file.get_tensor(name)
-        return np.asarray(values if isinstance(values, np.ndarray) else values.float().numpy())
-
-    return read
+def _values(file: Any, name: str) -> Tensor:
+    values = file.get_tensor(name)
+    return np.asarray(values if isinstance(values, np.ndarray) else values.float().numpy())
 
 
 def _padded_shape(name: str, shape: tuple[int, ...], padding: int) -> tuple[int, ...]:

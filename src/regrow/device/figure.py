@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
-from matplotlib.typing import LineStyleType
 
 from regrow.device.choice import Row
 from regrow.plot.style import LEVELS, METHODS, settings
@@ -31,7 +31,7 @@ def frontier_figure(rows: Sequence[Row], levels: Mapping[str, float], note: str)
         _draw(axes[0], rows, markers, lambda row: row.megabytes, lambda row: row.on_bytes)
         axes[0].set_xlabel("MB on the device (log)")
         axes[0].set_ylabel("test accuracy, %")
-        fast = [row for row in rows if row.figure("decode_per_s")]
+        fast = [row for row in rows if "decode_per_s" in row.speed]
         _draw(axes[1], fast, markers, _decode, lambda row: row.on_decode)
         axes[1].set_xlabel("decoded tokens a second (log)")
         if not fast:
@@ -40,14 +40,15 @@ def frontier_figure(rows: Sequence[Row], levels: Mapping[str, float], note: str)
             style = LEVELS[name]
             one.axhline(100 * level, color=style.colour, linestyle=style.line, linewidth=1)
         methods = dict.fromkeys(row.method for row in rows)
-        entries = [_entry(METHODS[m].label, METHODS[m].colour, "", "-") for m in methods]
-        entries += [_entry(form, "black", mark, "") for form, mark in markers.items()]
+        entries = [_entry(METHODS[m].label, METHODS[m].colour, linestyle="-") for m in methods]
+        entries += [_entry(form, "black", marker=mark) for form, mark in markers.items()]
         if len(scores := _scores(rows)) > 1:
-            entries.append(
-                _entry(f"filled: {scores[0]}; hollow: {', '.join(scores[1:])}", "black", "", "")
-            )
-        entries += [_entry(LEVELS[n].label, LEVELS[n].colour, "", LEVELS[n].line) for n in levels]
-        entries.append(_entry("on the frontier", "#009E73", "o", "", size=11))
+            label = f"filled: {scores[0]}; hollow: {', '.join(scores[1:])}"
+            entries.append(_entry(label, "black"))
+        for style in map(LEVELS.__getitem__, levels):
+            entries.append(_entry(style.label, style.colour, linestyle=style.line))
+        ring = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
+        entries.append(_entry("on the frontier", "#009E73", **ring))
         figure.legend(handles=entries, loc="center right", frameon=False, fontsize=8)
         figure.text(0.07, 0.01, note, va="bottom", fontsize=7.5)
         figure.subplots_adjust(left=0.07, right=0.8, top=0.97, bottom=0.2, wspace=0.08)
@@ -60,27 +61,17 @@ def _score(row: Row) -> str:
 
 def _scores(rows: Sequence[Row]) -> list[str]:
     """The importance scores; marks of all but the first are hollow."""
-    return list(
-        dict.fromkeys(_score(row) for row in sorted(rows, key=lambda r: r.name) if row.cell)
-    )
+    named = sorted(rows, key=lambda row: row.name)
+    return list(dict.fromkeys(_score(row) for row in named if row.cell))
 
 
 def _decode(row: Row) -> float:
-    return float((row.figure("decode_per_s") or {"median": 0})["median"])
+    return float(row.speed["decode_per_s"]["median"])
 
 
-def _entry(label: str, colour: str, marker: str, line: LineStyleType, size: float = 5) -> Line2D:
-    fill = "none" if size > 5 else colour
-    return Line2D(
-        [],
-        [],
-        color=colour,
-        marker=marker,
-        linestyle=line,
-        label=label,
-        markersize=size,
-        markerfacecolor=fill,
-    )
+def _entry(label: str, colour: str, **more: Any) -> Line2D:
+    look: dict[str, Any] = {"linestyle": "", "markersize": 5} | more
+    return Line2D([], [], color=colour, label=label, **look)
 
 
 def _draw(

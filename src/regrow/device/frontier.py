@@ -126,19 +126,16 @@ class Judge:
 
     def _at_equal_bytes(self) -> Iterator[Verdict]:
         """Each quantised student against the teacher at its bytes."""
-        teachers = sorted(
-            (file for file in self.files.values() if file.method == "teacher"),
-            key=lambda file: file.bytes,
-        )
+        teachers = [file for file in self.files.values() if file.method == "teacher"]
+        teachers.sort(key=lambda file: file.bytes)
         for file in self.files.values():
             if file.method not in LOSSES or file.form == EXACT or not teachers:
                 continue
             nearest = min(teachers, key=lambda one: abs(one.bytes / file.bytes - 1))
             if abs(nearest.bytes / file.bytes - 1) <= EQUAL:
                 hits = np.broadcast_to(nearest.hits, file.hits.shape)
-                yield self._of_hits(
-                    "bytes", file.name, nearest.name, file.hits, hits, file, nearest
-                )
+                names = file.name, nearest.name
+                yield self._of_hits("bytes", *names, file.hits, hits, file, nearest)
                 continue
             below = [one for one in teachers if one.bytes < file.bytes]
             above = [one for one in teachers if one.bytes > file.bytes]
@@ -158,23 +155,15 @@ class Judge:
         between = (1 - share) * low.hits + share * high.hits
         middle = self.interval(file.hits - between, (-1, 1))
         ends = [self.interval(file.hits - one.hits, (-1, 1)) for one in (low, high)]
-        tests = [
-            paired_test(file.hits, np.broadcast_to(one.hits, file.hits.shape)).p
-            for one in (low, high)
-        ]
+        shape = file.hits.shape
+        tests = [paired_test(file.hits, np.broadcast_to(one.hits, shape)).p for one in (low, high)]
         _, lows, highs = np.transpose([middle, *ends])
         found = Interval(middle.estimate, float(lows.min()), float(highs.max()))
         agree = ends[0].estimate * ends[1].estimate > 0
         p = max(tests) if agree else 1.0
-        return Verdict(
-            "bytes",
-            "accuracy",
-            file.name,
-            f"teacher between {low.form} and {high.form}",
-            found,
-            p,
-            self._judged(found, file, low, high),
-        )
+        teacher = f"teacher between {low.form} and {high.form}"
+        judged = self._judged(found, file, low, high)
+        return Verdict("bytes", "accuracy", file.name, teacher, found, p, judged)
 
     def _of_hits(
         self, kind: str, one: str, other: str, hits: Array, others: Array, *files: File
@@ -210,9 +199,7 @@ def frontier_json(
     best = pareto({name: (file.bytes, accuracy[name].estimate) for name, file in files.items()})
     return {
         "questions": len(test),
-        "accuracy": settings.accuracy,
-        "confidence": settings.confidence,
-        "margin": settings.margin,
+        **settings.model_dump(include={"accuracy", "confidence", "margin"}),
         "chance": rounded(float(chance(test).mean())),
         "longest_choice": rounded(floor),
         "files": {

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from regrow.support.environment import cpu_flags, processor
 from regrow.support.errors import UserError
 
 FIRST, PREFILL, DECODE = 32, 512, 128  # tokens
@@ -151,16 +152,11 @@ def describe_machine() -> dict[str, Any]:
     """The processor, its features and its load now, memory, the runtime, and the meter."""
     from importlib.metadata import version
 
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    model = re.search(r"model name\s*: (.*)", cpu)
-    flags = re.search(r"(?:flags|Features)\s*: (.*)", cpu)
     wanted = re.compile(r"avx|amx|fma|f16c|sve|asimd|neon|i8mm|bf16")
     return {
-        "processor": model[1].strip() if model else platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "features": sorted(
-            flag for flag in (flags[1].split() if flags else []) if wanted.search(flag)
-        ),
+        "features": sorted(flag for flag in cpu_flags() if wanted.search(flag)),
         "memory_mb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6),
         "system": f"{platform.system()} {platform.machine()}",
         "runtime": f"cyllama {version('cyllama')}",

@@ -11,38 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regrow.support.errors import UserError
-from regrow.support.files import replacing
+from regrow.support.files import file_hash, replacing
 
 F32 = 0  # ggml_type
-FORMATS = {
-    "F16": 1,
-    "Q4_0": 2,
-    "Q4_1": 3,
-    "Q8_0": 7,
-    "Q5_0": 8,
-    "Q5_1": 9,
-    "Q2_K": 10,
-    "Q3_K_M": 12,
-    "Q4_K_S": 14,
-    "Q4_K_M": 15,
-    "Q5_K_M": 17,
-    "Q6_K": 18,
-    "IQ4_NL": 25,
-    "IQ4_XS": 30,
-}
-"""llama.cpp's numbers (`llama_ftype`) of the formats that it quantises to without further data."""
+FORMATS = (
+    *("F16", "Q4_0", "Q4_1", "Q8_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K_M", "Q4_K_S", "Q4_K_M"),
+    *("Q5_K_M", "Q6_K", "IQ4_NL", "IQ4_XS"),
+)
+"""Those that llama.cpp quantises to without further data."""
 PURE = "-pure"
 """Behind a format's name: the embeddings and the output matrix are of that type too."""
-EMBEDDINGS = {"F16": 1, "Q8_0": 8}
-"""Of which type they are else, as `ggml_type`: pinned, where llama.cpp's own choice (Q6_K for most
+EMBEDDINGS = ("F16", "Q8_0")
+"""Of which type they are else: pinned, where llama.cpp's own choice (Q6_K for most
 formats) falls back to another at sizes that are no multiple of 256."""
 FALLS_BACK = "-> falling back to"
 UNPADDED = "regrow.feed_forward_length.unpadded"
 """The key under which a padded file holds the width of the model that it was made from."""
-GGML_TYPES = {
-    **{0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K"},
-    **{11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 20: "IQ4_NL", 23: "IQ4_XS", 30: "BF16"},
-}
 
 _said: list[str] = []  # what llama.cpp logged since `_heard`
 
@@ -80,23 +64,25 @@ def describe(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is no whole GGUF file.
     """
+    from gguf import GGMLQuantizationType
+
     check_magic(path)
     try:
         header = library().GGUFContext.from_file(str(path))
         known = header.get_all_tensor_info()
+        types = [GGMLQuantizationType(tensor["type"]).name for tensor in known]
     except Exception as error:
         raise UserError(f"{path} is no whole GGUF file ({_why(error)}); make it again") from None
     names = range(header.n_tensors)
     ends = [header.get_tensor_offset(i) + header.get_tensor_size(i) for i in names]
     if path.stat().st_size < header.data_offset + max(ends, default=0):
         raise UserError(f"{path} is truncated; make it again")
-    types = [GGML_TYPES.get(tensor["type"], str(tensor["type"])) for tensor in known]
     layout = [(t["name"], t["size"], t["type"]) for t in known]
     metadata = header.get_all_metadata()
     text = json.dumps([metadata.get("general.architecture"), layout])
     return {
         "bytes": path.stat().st_size,
-        "sha256": _sha256(path),
+        "sha256": file_hash(path),
         "layout": hashlib.sha256(text.encode()).hexdigest()[:16],
         "unpadded": metadata.get(UNPADDED),
         "tensors": len(known),
@@ -122,16 +108,11 @@ def check_recorded(path: Path, record: Path) -> None:
         wanted = json.loads(record.read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{record} holds no record of a GGUF file; `make edge` makes it") from None
-    if (found := _sha256(path)) != wanted:
+    if (found := file_hash(path)) != wanted:
         raise UserError(
             f"{path} is not the file that {record} describes (its SHA-256 is {found[:12]}…, not "
             f"{str(wanted)[:12]}…): it is truncated, altered or another model's; make it again"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def quantise(source: Path, out: Path, form: str, embeddings: str = "Q8_0") -> dict[str, str]:
@@ -150,6 +131,8 @@ def quantise(source: Path, out: Path, form: str, embeddings: str = "Q8_0") -> di
     Raises:
         UserError: there is no such format, a width does not fit it, or the file is broken.
     """
+    from gguf import GGMLQuantizationType, LlamaFileType
+
     name, pure = form.removesuffix(PURE), form.endswith(PURE)
     if name not in FORMATS or embeddings not in EMBEDDINGS:
         raise UserError(
@@ -159,9 +142,10 @@ def quantise(source: Path, out: Path, form: str, embeddings: str = "Q8_0") -> di
     check_magic(source)
     llama = library()
     settings = llama.LlamaModelQuantizeParams()
-    settings.ftype, settings.nthread, settings.pure = FORMATS[name], 2, pure
+    settings.ftype, settings.nthread, settings.pure = LlamaFileType[f"MOSTLY_{name}"], 2, pure
     if not pure:
-        settings.output_tensor_type = settings.token_embedding_type = EMBEDDINGS[embeddings]
+        kind = GGMLQuantizationType[embeddings]
+        settings.output_tensor_type = settings.token_embedding_type = kind
     with replacing(out) as beside:
         _heard()
         try:

@@ -32,7 +32,8 @@ def advice(row: Row, compute: Compute, machine: Machine) -> str | None:
         changed = compute.model_copy(update=changes)
         device = device_bytes(changed, row.peak(changed)) if row.peak else 0
         if _fits(device, changed, machine):
-            said = ", ".join(f"compute.{key}: {_yaml(value)}" for key, value in changes.items())
+            # True as YAML has it.
+            said = ", ".join(f"compute.{key}: {str(to).lower()}" for key, to in changes.items())
             return f"set {said} ({device / GIBI:.1f} GiB)"
     return "take more devices, or ones with more memory"
 
@@ -44,21 +45,13 @@ def _fits(device: int, compute: Compute, machine: Machine) -> bool:
 
 def _changes(compute: Compute, machine: Machine) -> Iterator[dict[str, Any]]:
     """What may be changed, the cheapest first; none of it changes what is computed."""
-    sizes: list[int | None] = [compute.micro_batch, 4, 2, 1]
-    counts = [compute.processes, *(n for n in (2, 4, 8, 16) if n <= machine.devices)]
+    now, batch = compute.processes, compute.micro_batch
+    counts = [now, *(count for count in (2, 4, 8, 16) if now < count <= machine.devices)]
+    sizes = [batch, *(size for size in (4, 2, 1) if batch is None or size < batch)]
     for processes, checkpointing, size in itertools.product(counts, (False, True), sizes):
-        changes: dict[str, Any] = {}
-        if processes > compute.processes:
-            changes |= {"processes": processes, "shard": True}
-        elif processes < compute.processes:
-            continue
-        if checkpointing and not compute.checkpointing:
-            changes["checkpointing"] = True
-        if size is not None and (compute.micro_batch is None or size < compute.micro_batch):
-            changes["micro_batch"] = size
-        if changes:
+        wanted = {
+            **{"processes": processes, "shard": compute.shard or processes > now},
+            **{"checkpointing": compute.checkpointing or checkpointing, "micro_batch": size},
+        }
+        if changes := {key: to for key, to in wanted.items() if to != getattr(compute, key)}:
             yield changes
-
-
-def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

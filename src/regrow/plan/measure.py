@@ -1,13 +1,12 @@
 """How fast this machine runs a study: a few steps and batches of the real thing, timed."""
 
-import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from regrow.plan.study import Rates, Study
 from regrow.prune.removal import kept_count
 from regrow.retrain.cross_entropy import finetuning_task
 from regrow.retrain.trainer import Task, train
+from regrow.support.files import file_hash
 from regrow.support.resume import unfinished
 
 STEPS = 3  # timed, after one that makes AdamW's states
@@ -55,7 +55,7 @@ def measured(study: Study) -> Rates:
     kept = params.teacher_logits
     trees = study.questions.take(max((STEPS + 1) * params.training.batch_size, RECORDED))
     ids = [str(number) for number in range(len(trees))]
-    with _scratch():
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
 
         def write(out: Path, count: int) -> None:
             given = (kept.positions, kept.top_k, kept.temperatures, out)
@@ -118,18 +118,5 @@ def _disk(path: Path) -> float:
     began = time.perf_counter()
     path.write_bytes(content)
     for kind in ("md5", "sha256"):
-        with path.open("rb") as file:
-            hashlib.file_digest(file, kind)
+        file_hash(path, kind)
     return FILE / (time.perf_counter() - began)
-
-
-@contextmanager
-def _scratch() -> Iterator[None]:
-    """A folder to work in, of which nothing stays."""
-    here = Path.cwd()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)
-        try:
-            yield
-        finally:
-            os.chdir(here)

@@ -5,7 +5,7 @@ layers run on fake tensors, which have shapes and no content, and autograd says 
 docs/scale.md holds predictions beside measurements (`python -m benchmarks.memory`).
 """
 
-import copy
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from regrow.plan.shapes import BYTES, Shape
 from regrow.retrain.trainer import PART_ROWS
@@ -119,51 +119,28 @@ def inference(shape: Shape, load: Load, compute: Compute, copies: int) -> int:
 
 def saved_bytes(config: Any, load: Load, compute: Compute) -> Saved:
     """What a forward pass over `load` keeps, from one layer and from two."""
-    one, two = (_saved(_key(config, layers), load, _types(compute)) for layers in (1, 2))
+    text, mixed = config.to_json_string(use_diff=False), compute.mixed_precision
+    # FSDP2 casts whole layers.
+    dtype, cast = (mixed, False) if compute.shard and mixed else (compute.dtype, mixed is not None)
+    one, two = (_saved(text, layers, load, dtype, cast) for layers in (1, 2))
     return Saved(two - one, 2 * one - two)
 
 
-@dataclass(frozen=True)
-class _Config:
-    """A configuration that can be a key of a cache."""
-
-    text: str
-    config: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Config) and self.text == other.text
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-
-def _key(config: Any, layers: int) -> _Config:
-    short = copy.deepcopy(config)
-    short.num_hidden_layers = layers
-    if getattr(short, "layer_types", None):
-        short.layer_types = short.layer_types[:layers]
-    return _Config(short.to_json_string(use_diff=False), short)
-
-
-def _types(compute: Compute) -> tuple[str, bool]:
-    """The type of weights, and whether products are in bfloat16; FSDP2 casts whole layers."""
-    mixed = compute.mixed_precision
-    if compute.shard and mixed:
-        return mixed, False
-    return compute.dtype, mixed is not None
-
-
 @cache
-def _saved(key: _Config, load: Load, types: tuple[str, bool]) -> int:
-    dtype, mixed = types
+def _saved(text: str, layers: int, load: Load, dtype: str, cast: bool) -> int:
+    """Bytes that so many layers of a configuration, in JSON, keep; the text is the cache's key."""
+    config = AutoConfig.for_model(**json.loads(text))
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
     with FakeTensorMode(), torch.device("cpu"):
         build: Any = AutoModelForCausalLM.from_config
-        model = build(key.config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+        model = build(config, dtype=getattr(torch, dtype), attn_implementation="sdpa")
         model.train()
         own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         tokens = torch.zeros(load.rows, load.length, dtype=torch.int64)
         sees = torch.ones(load.rows, 1, load.length, load.length, dtype=torch.bool)
-        inside = torch.autocast("cpu", torch.bfloat16) if mixed else nullcontext()
+        inside = torch.autocast("cpu", torch.bfloat16) if cast else nullcontext()
         with _counting(own) as storages, inside:
             model.base_model(
                 input_ids=tokens, position_ids=tokens, attention_mask=sees, use_cache=False

@@ -1,12 +1,12 @@
 """Every stage of a study in numbers: memory, disk, operations and time."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from regrow.model.trees import Positions
+from regrow.model.trees import Positions, Tree
 from regrow.plan import memory
 from regrow.plan.flops import trees_forward
 from regrow.plan.loads import (
@@ -27,8 +27,6 @@ CUDA = int(0.6 * GIBI)
 """What CUDA's context and libraries take of a GPU; stated, not measured."""
 RECORD_TOKENS = 1024
 ACTIVATION_QUESTIONS = 128
-
-
 SPEEDS = ("finetune", "distill", "teacher_logits", "evaluate")
 """Stages that have a speed of their own."""
 
@@ -51,7 +49,7 @@ class Rates:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
     """One or more runs of a stage that take the same.
 
@@ -69,11 +67,11 @@ class Row:
     """
 
     stage: str
-    what: str
-    runs: int
-    device: int
-    host: int
-    disk: int
+    what: str = ""
+    runs: int = 1
+    device: int = 0
+    host: int = 0
+    disk: int = 0
     state: int = 0
     flops: int = 0
     seconds: float | None = None
@@ -93,6 +91,10 @@ class Study:
     def compute(self) -> Compute:
         return self.params.compute
 
+    def size(self, shape: Shape) -> int:
+        """Bytes of a model on the disk."""
+        return shape.parameters * BYTES[self.compute.dtype]
+
     def time(self, flops: int, as_stage: str, moved: int, parallel: bool = True) -> float:
         """Seconds: start, operations at a stage's speed, and bytes that are read or written."""
         devices = self.compute.processes if parallel else 1
@@ -108,12 +110,11 @@ def device_bytes(compute: Compute, peak: int) -> int:
 def rows(study: Study) -> list[Row]:
     """All stages of a study, in the order of dvc.yaml."""
     dense = shape_of(study.config)
-    neurons = study.config.intermediate_size
-    widths = {
-        sparsity: kept_count(neurons, sparsity, study.params.prune.multiple_of)
+    neurons, multiple_of = study.config.intermediate_size, study.params.prune.multiple_of
+    pruned = {
+        sparsity: shape_of(study.config, kept_count(neurons, sparsity, multiple_of))
         for sparsity in study.params.sweep.sparsity
     }
-    pruned = {sparsity: shape_of(study.config, width) for sparsity, width in widths.items()}
     return [
         *_before(study, dense),
         *_pruning(study, dense, pruned),
@@ -124,17 +125,16 @@ def rows(study: Study) -> list[Row]:
 
 
 def _before(study: Study, dense: Shape) -> Iterator[Row]:
-    params, size = study.params, _size(study, dense)
-    yield Row("fetch", "", 1, 0, _loading(study, dense), size)
-    yield Row("questions", "", 1, 0, PROCESS, 0)
+    params, size = study.params, study.size(dense)
+    # The model is read as a whole, to be written as safetensors.
+    yield Row("fetch", host=PROCESS + size, disk=size)
+    yield Row("questions", host=PROCESS)
     teacher = params.teacher
     if teacher.finetune:
-        count = teacher.train_size or params.data.train
-        yield _training(
-            study, "teacher", "", 1, dense, count, True, teacher.positions, teacher.training
-        )
+        trees = study.questions.take(teacher.train_size or params.data.train, gold=True)
+        yield _training(study, Row("teacher"), dense, trees, teacher.positions, teacher.training)
     else:
-        yield Row("teacher", "a copy", 1, 0, 0, size, seconds=size / study.rates.disk)
+        yield Row("teacher", "a copy", disk=size, seconds=size / study.rates.disk)
     record = params.teacher_logits
     trees = study.questions.take(params.data.train)
     load = inference_load(trees, record.positions, RECORD_TOKENS)
@@ -147,7 +147,7 @@ def _before(study: Study, dense: Shape) -> Iterator[Row]:
     flops = trees_forward(dense.costs, trees, record.positions)
     seconds = study.time(flops, "teacher_logits", size + kept * row)
     peak = partial(memory.inference, dense, load, copies=2)
-    yield _run(study, "teacher_logits", "", 1, peak, kept * row, flops, seconds)
+    yield _run(study, Row("teacher_logits", disk=kept * row), peak, flops, seconds)
 
 
 def _pruning(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator[Row]:
@@ -164,18 +164,17 @@ def _pruning(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator
     matrix = dense.config.hidden_size * dense.config.intermediate_size
     tensors = (BYTES[study.compute.dtype] + 2 * 8) * matrix
     for score, (sparsity, shape) in itertools.product(params.sweep.score, pruned.items()):
-        moved = _size(study, dense) + _size(study, shape)
-        what, size = f"{score}, {_width(sparsity, shape)}", _size(study, shape)
+        row = Row("prune", f"{score}, {_width(sparsity, shape)}", disk=study.size(shape))
+        moved = study.size(dense) + study.size(shape)
         if score == "activation":
-            seconds = study.time(flops, "evaluate", moved)
-            yield _run(study, "prune", what, 1, forward, size, flops, seconds)
+            yield _run(study, row, forward, flops, study.time(flops, "evaluate", moved))
         else:
             seconds = study.time(0, "evaluate", moved)
-            yield Row("prune", what, 1, 0, PROCESS + tensors, size, seconds=seconds)
+            yield replace(row, host=PROCESS + tensors, seconds=seconds)
     passes = 2 if "activation" in params.sweep.score else 1
     work = flops * (ACTIVATION_QUESTIONS + (passes - 1) * len(trees)) // len(trees)
-    seconds = study.time(work, "evaluate", _size(study, dense), parallel=False)
-    yield _run(study, "importance", "", 1, forward, 0, work, seconds)
+    seconds = study.time(work, "evaluate", study.size(dense), parallel=False)
+    yield _run(study, Row("importance"), forward, work, seconds)
 
 
 def _retraining(study: Study, pruned: dict[float, Shape]) -> Iterator[Row]:
@@ -186,34 +185,29 @@ def _retraining(study: Study, pruned: dict[float, Shape]) -> Iterator[Row]:
         ("finetune", True, params.finetune.positions),
         ("distill", gold, params.teacher_logits.positions),
     )
-    for (stage, one, positions), (sparsity, shape), size in itertools.product(
-        losses, pruned.items(), params.sweep.train_size
-    ):
-        what = f"{_width(sparsity, shape)}, {size:,} questions"
-        yield _training(study, stage, what, runs, shape, size, one, positions, params.training)
+    grid = itertools.product(losses, pruned.items(), params.sweep.train_size)
+    for (stage, one, positions), (sparsity, shape), size in grid:
+        row = Row(stage, f"{_width(sparsity, shape)}, {size:,} questions", runs)
+        trees = study.questions.take(size, one)
+        yield _training(study, row, shape, trees, positions, params.training)
 
 
 def _training(
     study: Study,
-    stage: str,
-    what: str,
-    runs: int,
+    row: Row,
     shape: Shape,
-    count: int,
-    gold: bool,
+    trees: Sequence[Tree],
     positions: Positions,
     settings: Training,
 ) -> Row:
-    trees = study.questions.take(count, gold)
-
     def peak(compute: Compute) -> int:
         load = training_load(trees, positions, settings, compute)
         return memory.training(shape, load, compute, is_accumulated(settings, compute))
 
     flops = training_flops(shape.costs, trees, positions, settings, study.compute)
-    size = _size(study, shape)
-    seconds = study.time(flops, "distill" if stage == "distill" else "finetune", 2 * size)
-    row = _run(study, stage, what, runs, peak, size, flops, seconds)
+    size = study.size(shape)
+    seconds = study.time(flops, "distill" if row.stage == "distill" else "finetune", 2 * size)
+    row = _run(study, replace(row, disk=size), peak, flops, seconds)
     state = 3 * size  # the weights and AdamW's two moments
     saving = state // study.compute.processes if study.compute.device != "cpu" else 0
     # What is saved lies beside what was saved before it.
@@ -223,39 +217,27 @@ def _training(
 def _evaluating(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator[Row]:
     sweep = study.params.sweep
     scores, students = len(sweep.score), len(sweep.train_size) * len(sweep.seed)
-    yield _evaluation(study, "evaluate_teacher", "", 1, dense)
-    for sparsity, shape in pruned.items():
-        yield _evaluation(study, "evaluate_pruned", _width(sparsity, shape), scores, shape)
-    for sparsity, shape in pruned.items():
-        runs = 2 * scores * students
-        yield _evaluation(study, "evaluate", _width(sparsity, shape), runs, shape)
+    yield _evaluation(study, Row("evaluate_teacher"), dense)
+    for stage, runs in (("evaluate_pruned", scores), ("evaluate", 2 * scores * students)):
+        for sparsity, shape in pruned.items():
+            yield _evaluation(study, Row(stage, _width(sparsity, shape), runs), shape)
 
 
-def _evaluation(study: Study, stage: str, what: str, runs: int, shape: Shape) -> Row:
+def _evaluation(study: Study, row: Row, shape: Shape) -> Row:
     data = study.params.data
     others = sum(wanted.questions for wanted in study.params.evaluate.transfer.values())
     trees = study.questions.take(data.calibration + data.test + data.held_out + others)
     load = inference_load(trees, "answer")
     peak = partial(memory.inference, shape, load, copies=1)
     flops = trees_forward(shape.costs, trees, "answer")
-    seconds = study.time(flops, "evaluate", _size(study, shape))
-    return _run(study, stage, what, runs, peak, 0, flops, seconds)
+    return _run(study, row, peak, flops, study.time(flops, "evaluate", study.size(shape)))
 
 
-def _run(
-    study: Study,
-    stage: str,
-    what: str,
-    runs: int,
-    peak: Callable[[Compute], int],
-    disk: int,
-    flops: int,
-    seconds: float,
-) -> Row:
+def _run(study: Study, row: Row, peak: Callable[[Compute], int], flops: int, seconds: float) -> Row:
     """A run of a model, whose memory is asked for now."""
     device = device_bytes(study.compute, peak(study.compute))
     host = device if study.compute.device == "cpu" else PROCESS
-    return Row(stage, what, runs, device, host, disk, 0, flops, seconds, peak)
+    return replace(row, device=device, host=host, flops=flops, seconds=seconds, peak=peak)
 
 
 COMPARE = 1.2e-6
@@ -267,17 +249,7 @@ def _compare(study: Study) -> Row:
     sweep = params.sweep
     cells = len(sweep.score) * len(sweep.sparsity) * len(sweep.train_size)
     seconds = study.rates.start + COMPARE * cells * params.compare.resamples * params.data.test
-    return Row("compare", "", 1, 0, PROCESS, 0, seconds=seconds)
-
-
-def _size(study: Study, shape: Shape) -> int:
-    """Bytes of a model on the disk."""
-    return shape.parameters * BYTES[study.compute.dtype]
-
-
-def _loading(study: Study, shape: Shape) -> int:
-    """A model that is read as a whole, to be written as safetensors."""
-    return PROCESS + _size(study, shape)
+    return Row("compare", host=PROCESS, seconds=seconds)
 
 
 def _width(sparsity: float, shape: Shape) -> str:

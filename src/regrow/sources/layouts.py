@@ -110,8 +110,8 @@ def layout_of(place: str, names: Container[str]) -> Callable[..., Parts]:
         return found
     known = "; or ".join(f"{', '.join(_parameters(each))} ({each.__doc__})" for each in layouts)
     raise UserError(
-        f"{place} is of no known format; name its columns in data.columns, or give it the fields "
-        f"{known}"
+        f"{place} is of no known format; name its columns in `columns` beside its source, or give "
+        f"it the fields {known}"
     )
 
 

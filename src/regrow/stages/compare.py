@@ -2,9 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.compare.claims import claims_json
 from regrow.compare.curves import Row, all_curves
@@ -16,13 +13,8 @@ from regrow.support.files import replacing, write_csv, write_json
 from regrow.support.params import read_params
 
 
-def main(
-    predictions: Annotated[Path, typer.Option(help="folder of every model's predictions")],
-    summary: Annotated[Path, typer.Option(help="JSON file to write what is decided by to")],
-    metrics: Annotated[Path, typer.Option(help="folder to write all numbers to")],
-    plots: Annotated[Path, typer.Option(help="folder to write curves and figures to")],
-) -> None:
-    """Compare the losses over the sweep that params.yaml names."""
+def main(predictions: Path, summary: Path, metrics: Path, plots: Path) -> None:
+    """Write what is decided by to --summary, all numbers to --metrics, and figures to --plots."""
     params = read_params()
     settings = params.compare
     equal = "steps" if params.training.steps else "epochs"

@@ -1,9 +1,6 @@
 """Score a model's choices on the calibration and test questions, and on other tasks' sets."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.evaluate.accuracy import summary
 from regrow.evaluate.predict import predict, read_part, read_transfer
@@ -16,14 +13,9 @@ from regrow.support.resume import unfinished
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="the model's folder")],
-    questions: Annotated[Path, typer.Option(help="the folder of question files")],
-    labels: Annotated[Path, typer.Option(help="the folder of label files")],
-    transfer: Annotated[Path, typer.Option(help="the folder of other tasks' sets")],
-    predictions: Annotated[Path, typer.Option(help="parquet file to write")],
-    metrics: Annotated[Path, typer.Option(help="JSON file to write")],
+    model: Path, questions: Path, labels: Path, transfer: Path, predictions: Path, metrics: Path
 ) -> None:
-    """Score a model's choices on the calibration and test questions, and on other tasks' sets."""
+    """Write predictions (parquet) and plain numbers (JSON) over the files of these folders."""
     params = read_params()
     scored, tokenizer = open_model(model, params.compute, 0)
     parts = [read_part(questions, labels, split) for split in SPLITS]

@@ -1,16 +1,13 @@
 """Fetch the model's source and store it as a safetensors folder."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.sources.uris import not_pinned, resolved
 from regrow.support.files import replacing, write_json
 from regrow.support.params import read_params
 
 
-def main(out: Annotated[Path, typer.Option(help="Folder to write the model to.")]) -> None:
+def main(out: Path) -> None:
     """Write the model and its tokenizer to --out, with the commit of a hub model."""
     model = read_params().model
     key = "model.source"

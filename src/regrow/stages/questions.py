@@ -1,9 +1,6 @@
 """Split the data's source into train, calibration and test; questions and labels apart."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.sources.reading import read_pinned
 from regrow.sources.splits import Labelled, check_disjoint, split
@@ -14,10 +11,7 @@ from regrow.support.schema import Data
 from regrow.tasks.questions import write_labels, write_questions
 
 
-def main(
-    questions: Annotated[Path, typer.Option(help="Folder to write the questions to.")],
-    labels: Annotated[Path, typer.Option(help="Folder to write the labels to.")],
-) -> None:
+def main(questions: Path, labels: Path) -> None:
     """Write {train,calibration,test}.jsonl into both folders.
 
     The labels' folder also gets `teacher-true.jsonl` and `distill-gold.jsonl`, the train labels

@@ -2,9 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.device.runtime import check_recorded
 from regrow.device.score import check_scores, predictions, score_file
@@ -15,19 +12,25 @@ from regrow.support.files import write_json
 
 
 def main(
-    model: Annotated[Path, typer.Option(help="the GGUF file")],
-    record: Annotated[Path, typer.Option(help="its record")],
-    questions: Annotated[Path, typer.Option(help="the questions in tokens")],
-    study: Annotated[Path, typer.Option(help="the study's own predictions of this model")],
-    check: Annotated[int, typer.Option(help="F32: score so many here; 0 for all")],
-    workers: Annotated[int, typer.Option(help="questions scored side by side")],
-    out: Annotated[Path, typer.Option(help="parquet file to write")],
-    metrics: Annotated[Path, typer.Option(help="JSON file to write")],
+    model: Path,
+    record: Path,
+    questions: Path,
+    study: Path,
+    check: int,
+    workers: int,
+    out: Path,
+    metrics: Path,
 ) -> None:
     """Write the model's predictions by llama.cpp.
 
-    In F32, --check questions are scored and compared with those of transformers, which stand for
-    the rest: the same numbers but for rounding, and two fifths of the time of all formats.
+    In F32, --check questions (0: all) are scored and compared with those of transformers, which
+    stand for the rest: the same numbers but for rounding, and two fifths of the time of all
+    formats.
+
+    Args:
+        questions: the questions in tokens.
+        study: the study's own predictions of this model.
+        workers: questions scored side by side.
     """
     check_recorded(model, record)
     asked, known = read_asked(questions), read_predictions(study)

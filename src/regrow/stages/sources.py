@@ -1,16 +1,13 @@
 """Link the local files and folders that are sources, so that DVC sees when one is edited."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.sources.uris import local_path
 from regrow.support.files import replacing
 from regrow.support.params import read_params
 
 
-def main(out: Annotated[Path, typer.Option(help="Folder to write the links to.")]) -> None:
+def main(out: Path) -> None:
     """Write, by the parameter's name, a link to each `file:` source; what another is, as text.
 
     The stages that read a source depend on what is here, and DVC follows links: that of an edited

@@ -1,9 +1,6 @@
 """Record the teacher's distributions over the train questions, and its choices."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.distill.writer import record
 from regrow.evaluate.ranking import first_ranked
@@ -16,13 +13,8 @@ from regrow.tasks.prompts import continuations
 from regrow.tasks.questions import write_labels
 
 
-def main(
-    teacher: Annotated[Path, typer.Option(help="the teacher's folder")],
-    questions: Annotated[Path, typer.Option(help="train questions; no labels")],
-    out: Annotated[Path, typer.Option(help="the record's folder")],
-    choices: Annotated[Path, typer.Option(help="file for what the teacher answers, as labels")],
-) -> None:
-    """Record the teacher's distributions over the train questions, and its choices."""
+def main(teacher: Path, questions: Path, out: Path, choices: Path) -> None:
+    """Write the record to --out, and what the teacher answers, as labels are, to --choices."""
     params = read_params()
     model, tokenizer = open_model(teacher, params.compute, 0)
     asked, trees = read_trees(questions, tokenizer, params.prompt.format)

@@ -1,9 +1,6 @@
 """Put the calibration and test questions into tokens, for the runtime."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.device.tokens import Asked, write_asked
 from regrow.evaluate.predictions import SPLITS
@@ -14,13 +11,7 @@ from regrow.tasks.prompts import Format, context, continuations
 from regrow.tasks.questions import read_labels, read_questions
 
 
-def main(
-    tokenizer: Annotated[Path, typer.Option(help="a model folder with the tokenizer")],
-    questions: Annotated[Path, typer.Option(help="the folder of question files")],
-    labels: Annotated[Path, typer.Option(help="the folder of label files")],
-    prompt_format: Annotated[Format, typer.Option(help="as prompt.format")],
-    out: Annotated[Path, typer.Option(help="JSONL file to write")],
-) -> None:
+def main(tokenizer: Path, questions: Path, labels: Path, prompt_format: Format, out: Path) -> None:
     """Tokenize every context and choice once, for all files that are scored."""
     loaded = load_tokenizer(tokenizer)
     found = []

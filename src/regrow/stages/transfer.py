@@ -1,9 +1,6 @@
 """Draw the questions of other tasks on which every model is scored too (evaluate.transfer)."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.sources.reading import read_pinned
 from regrow.sources.splits import split
@@ -12,7 +9,7 @@ from regrow.support.params import read_params
 from regrow.tasks.questions import write_labels, write_questions
 
 
-def main(out: Annotated[Path, typer.Option(help="Folder to write the sets to.")]) -> None:
+def main(out: Path) -> None:
     """Write {questions,labels}/NAME.jsonl for every set, and their names in sets.json."""
     params = read_params()
     sets = params.evaluate.transfer
@@ -21,7 +18,7 @@ def main(out: Annotated[Path, typer.Option(help="Folder to write the sets to.")]
             (beside / folder).mkdir(parents=True)
         for name, wanted in sets.items():
             key = f"evaluate.transfer.{name}"
-            source = read_pinned(wanted.source, wanted.sha256, f"{key}.source")
+            source = read_pinned(wanted.source, wanted.sha256, f"{key}.source", wanted.columns)
             size = {f"{key}.questions": wanted.questions}
             [drawn] = split(source, size, params.data.seed, f"{key}.source")
             write_questions(beside / "questions" / f"{name}.jsonl", drawn.questions)

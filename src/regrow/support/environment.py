@@ -1,8 +1,8 @@
 """What the bytes of a result hang on beside its inputs, parameters and code, and how to compare it.
 
-`runtime.py` fixes what a process can fix. What is left is the machine and the libraries: a matrix
-product is summed in another order by other vector instructions, threads or library versions, the
-last bits differ, and training carries them on.
+`model/runtime.py` fixes what a process can fix. What is left is the machine and the libraries: a
+matrix product is summed in another order by other vector instructions, threads or library versions,
+the last bits differ, and training carries them on.
 """
 
 import json
@@ -20,9 +20,8 @@ from regrow.support.schema import Compute
 
 LIBRARIES = (
     *("torch", "transformers", "tokenizers", "safetensors", "accelerate", "gguf"),
-    *("numpy", "scipy", "pyarrow", "matplotlib", "dvclive"),
+    *("numpy", "scipy", "scikit-learn", "pyarrow", "matplotlib", "dvclive"),
 )
-
 
 # What has torch, MKL, oneDNN or OpenMP choose another kernel or another number of threads.
 VARIABLES = (
@@ -30,7 +29,6 @@ VARIABLES = (
     *("MKL_NUM_THREADS", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
     *("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
 )
-
 
 HARMLESS = {"operating system", "Python", "dvclive", "matplotlib"}
 """Named for the reader: no byte of a model or a prediction is made by these."""
@@ -55,7 +53,7 @@ def describe(compute: Compute) -> dict[str, str]:
         "device": compute.device,
         "dtype": compute.dtype,
         "threads": str(compute.threads),
-        "processor": _processor(),
+        "processor": processor(),
         "architecture": platform.machine(),
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "matrix products": _found(build, r"Math Kernel Library Version ([\w.-]+)", "MKL {}"),
@@ -122,14 +120,20 @@ def has_bfloat16_products(device: str) -> bool:
 
 def bfloat16_instructions() -> list[str]:
     """Those of the processor that multiply bfloat16 matrices, by their names in Linux."""
-    flags = _found(_cpuinfo(), r"(?:flags|Features)\s*:\s*(.+)", "{}").split()
+    flags = cpu_flags()
     return [name for name in ("avx512_bf16", "amx_bf16", "bf16") if name in flags]  # last: Arm's
 
 
-def _processor() -> str:
+def cpu_flags() -> list[str]:
+    """The processor's features, by their names in Linux."""
+    found = re.search(r"(?:flags|Features)\s*:\s*(.+)", _cpuinfo())
+    return found[1].split() if found else []
+
+
+def processor() -> str:
     """The processor's name; what Linux knows says more than Python does."""
-    text = _cpuinfo()
-    return _found(text, r"model name\s*:\s*(.+)", "{}") if text else platform.processor()
+    found = re.search(r"model name\s*:\s*(.+)", _cpuinfo())
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _cpuinfo() -> str:

@@ -21,23 +21,13 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_one_line(_without_secrets(message)))
-
-
-def _without_secrets(text: str) -> str:
-    text = _PASSWORD.sub(f"{HIDDEN}@", text)
-    for name, value in os.environ.items():
-        # A shorter value is no secret, and would be found in the middle of words.
-        if _SECRET.search(name) and len(value.strip()) >= 8:
-            text = text.replace(value.strip(), HIDDEN)
-    return text
-
-
-def _one_line(text: str) -> str:
-    """Controls (line breaks too) and halves of surrogate pairs as Python would write them."""
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text
-    )
+        text = _PASSWORD.sub(f"{HIDDEN}@", message)
+        for name, value in os.environ.items():
+            # A shorter value is no secret, and would be found in the middle of words.
+            if _SECRET.search(name) and len(value.strip()) >= 8:
+                text = text.replace(value.strip(), HIDDEN)
+        # Controls (line breaks too) and halves of surrogate pairs as Python would write them.
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
 
 
 AGAIN = "run this again"
@@ -57,9 +47,7 @@ ADVICE = {
 # What takes the memory of a stage, and so what makes it less.
 SMALLER = {
     "teacher": "teacher.training.batch_size",
-    "finetune": "training.batch_size",
-    "distill": "training.batch_size",
-    "tune": "training.batch_size",
+    **dict.fromkeys(("finetune", "distill", "tune"), "training.batch_size"),
 }
 
 

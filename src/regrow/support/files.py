@@ -1,6 +1,7 @@
 """Reading YAML; writing outputs whole or not at all: beside, onto the disk, then renamed."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -96,6 +97,12 @@ def read_yaml(path: Path, advice: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no keys with values; {advice}")
     return values
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """The hash of a file's bytes, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def rounded(value: float) -> float:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from regrow.support import ranks
 from regrow.support.errors import UserError, file_fault
-from regrow.support.files import flush
+from regrow.support.files import file_hash, flush
 from regrow.support.schema import Compute
 
 STATES = Path(".regrow")
@@ -149,5 +149,4 @@ def _content(path: Path) -> str:
             if part.name != "__pycache__"
         }
         return _sha256(json.dumps(parts))
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_hash(path)

@@ -4,6 +4,7 @@ It has no defaults: every key stands in every study, so that the schema can refu
 change what one says. That is why no stage depends on it.
 """
 
+import itertools
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -206,6 +207,7 @@ class TransferSet(Section):
 
     source: str
     sha256: Sha256 | None
+    columns: Columns | None
     questions: Count
 
 
@@ -269,11 +271,12 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _train_sizes_fit(self) -> Self:
-        sizes = {"sweep.train_size": max(self.sweep.train_size)}
-        if self.teacher.train_size is not None:
-            sizes["teacher.train_size"] = self.teacher.train_size
+        sizes = {
+            "sweep.train_size": max(self.sweep.train_size),
+            "teacher.train_size": self.teacher.train_size,
+        }
         for key, largest in sizes.items():
-            if largest > self.data.train:
+            if largest is not None and largest > self.data.train:
                 raise ValueError(
                     f"{key} asks for {largest} questions but data.train holds only "
                     f"{self.data.train}; lower the one or raise the other"
@@ -293,31 +296,23 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _every_cell_has_a_rate(self) -> Self:
-        for key, rates in (
-            ("finetune.learning_rate", self.finetune.learning_rate),
-            ("distill.learning_rate", self.distill.learning_rate),
-        ):
-            for score in self.sweep.score:
-                if score not in rates:
-                    raise ValueError(f"{key} names no rate for the score {score}; add it")
-                given = rates[score]
-                for sparsity in map(str, self.sweep.sparsity):
-                    if isinstance(given, dict) and sparsity not in given:
-                        raise ValueError(
-                            f"{key}.{score} names no rate for the sparsity {sparsity}; add "
-                            f'"{sparsity}", or give one number for all'
-                        )
+        losses: dict[str, Finetune | Distill] = {"finetune": self.finetune, "distill": self.distill}
+        for (loss, section), score in itertools.product(losses.items(), self.sweep.score):
+            key, given = f"{loss}.learning_rate", section.learning_rate.get(score)
+            if given is None:
+                raise ValueError(f"{key} names no rate for the score {score}; add it")
+            for sparsity in map(str, self.sweep.sparsity):
+                if isinstance(given, dict) and sparsity not in given:
+                    raise ValueError(
+                        f"{key}.{score} names no rate for the sparsity {sparsity}; add "
+                        f'"{sparsity}", or give one number for all'
+                    )
         return self
 
     @model_validator(mode="after")
     def _named_cells_are_of_the_sweep(self) -> Self:
-        sweep = self.sweep
-        cells = [
-            f"{score}-{sparsity}-{size}"
-            for score in sweep.score
-            for sparsity in sweep.sparsity
-            for size in sweep.train_size
-        ]
+        grid = (self.sweep.score, self.sweep.sparsity, self.sweep.train_size)
+        cells = ["-".join(map(str, axes)) for axes in itertools.product(*grid)]
         for name in ("primary", "secondary"):
             for cell in getattr(self.compare, name):
                 if cell not in cells:
