@@ -142,9 +142,10 @@ def quantise(source: Path, out: Path, form: str, embeddings: str = "Q8_0") -> di
     check_magic(source)
     llama = library()
     settings = llama.LlamaModelQuantizeParams()
-    settings.ftype, settings.nthread, settings.pure = LlamaFileType[f"MOSTLY_{name}"], 2, pure
+    settings.ftype = LlamaFileType[f"MOSTLY_{name}"].value
+    settings.nthread, settings.pure = 2, pure
     if not pure:
-        kind = GGMLQuantizationType[embeddings]
+        kind = GGMLQuantizationType[embeddings].value
         settings.output_tensor_type = settings.token_embedding_type = kind
     with replacing(out) as beside:
         _heard()
