@@ -86,17 +86,23 @@ def closure(stage: str) -> set[str]:
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 
-def imports(path: Path) -> list[Path]:
-    """Files of this package that a file imports; a package's own file holds no code."""
-    modules: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def modules(path: Path, at_once: bool = False) -> list[str]:
+    """What a file imports, inside functions too, or only what it does `at_once`."""
+    found: list[str] = []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
-            modules += [alias.name for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports are not followed"
-            modules += [f"{node.module}.{alias.name}" for alias in node.names]
-            modules.append(str(node.module))
-    files = [SOURCE / f"{module.replace('.', '/')}.py" for module in dict.fromkeys(modules)]
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            found.append(str(node.module))
+    return list(dict.fromkeys(found))
+
+
+def imports(path: Path, at_once: bool = False) -> list[Path]:
+    """Files of this package that a file imports; a package's own file holds no code."""
+    files = [SOURCE / f"{module.replace('.', '/')}.py" for module in modules(path, at_once)]
     return [file for file in files if file.is_file()]
 
 

@@ -36,6 +36,11 @@ def test_the_workflow_runs_what_a_person_runs():
     assert steps == [".ci/run"]
 
 
+def test_the_suite_runs_once():
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert len(re.findall(r"make test|make coverage|pytest", script)) == 1
+
+
 def test_the_citation_is_of_this_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

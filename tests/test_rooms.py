@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from pipeline import (
     closure,
     imports,
     leaves,
+    modules,
     parameters_read,
     read_stages,
     room,
@@ -113,6 +115,29 @@ def test_code_among_the_deps_is_the_import_closure(stage):
     idle = {dep for dep in stage.code if not any(covers(dep, path) for path in needed)}
     assert not idle, "the stage does not import these: take them from its deps"
     assert all((ROOT / dep).exists() for dep in stage.code)
+
+
+HEAVY = {
+    "torch": {
+        *("teacher", "teacher_logits", "prune", "importance", "finetune", "distill", "evaluate")
+    },
+    "transformers": {"prune", "importance"},
+    "matplotlib": {"importance"},
+    "datasets": set(),
+    "sklearn": set(),
+}
+"""What takes long to import, and the stages that do so whatever they are told to do."""
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_imports_stay_out_of_stages_that_do_not_need_them(library):
+    @cache
+    def loads(path):
+        named = {module.partition(".")[0] for module in modules(path, at_once=True)}
+        return library in named or any(map(loads, imports(path, at_once=True)))
+
+    stages = {stage.module for stage in STAGES.values()}
+    assert {name for name in stages if loads(PACKAGE / "stages" / f"{name}.py")} == HEAVY[library]
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
