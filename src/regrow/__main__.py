@@ -84,8 +84,8 @@ def main() -> None:
         ranks.leave()
 
     run.__signature__ = options(stage.main)  # type: ignore[attr-defined]
-    said: str = stage.main.__doc__ or stage.__doc__ or ""
-    app.command(help=said.partition("Args:")[0].strip())(run)
+    doc: str = stage.main.__doc__ or stage.__doc__ or ""
+    app.command(help=doc.partition("Args:")[0].strip())(run)
     try:
         app(args=sys.argv[2:], prog_name=f"python -m regrow {name}")
     except UserError as error:
