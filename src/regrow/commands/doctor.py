@@ -43,11 +43,12 @@ def main(results: Path = Path("environment.json"), record: Path | None = None) -
         return
     there = read(results)
     console = Console(highlight=False)
-    console.print(_table(here, there, results))
+    differences = compare(here, there)
+    console.print(_table(here, there, results, differences))
     console.print(FIXED)
     console.print(f"Seeds, each the start of streams of its own: {_seeds(params)}.")
     console.print(bfloat16(params.compute.device))
-    console.print(verdict(compare(here, there), PORTABILITY), style="bold")
+    console.print(verdict(differences, PORTABILITY), style="bold")
 
 
 def bfloat16(device: str) -> str:
@@ -89,22 +90,17 @@ def _tolerance(portability: Path) -> str:
     )
 
 
-def _table(here: dict[str, str], there: dict[str, str], results: Path) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("", "here", str(results), ""):
-        shown.add_column(head)
-    differing = {difference.name: difference for difference in compare(here, there)}
-    for name in dict.fromkeys([*here, *there]):
-        sign = ""
-        if name in differing:
-            sign = "differs, harmless" if differing[name].harmless else "differs"
-        shown.add_row(name, here.get(name, "not set"), there.get(name, "not set"), sign)
+def _table(
+    here: dict[str, str], there: dict[str, str], results: Path, differences: Sequence[Difference]
+) -> Table:
+    shown = Table("", "here", str(results), "", box=box.SIMPLE_HEAD, pad_edge=False)
+    signs = {one.name: f"differs{', harmless' * one.harmless}" for one in differences}
+    for name in here | there:
+        signed = signs.get(name, "")
+        shown.add_row(name, here.get(name, "not set"), there.get(name, "not set"), signed)
     return shown
 
 
 def _seeds(params: Params) -> str:
-    sections = (
-        *(("data", params.data), ("teacher", params.teacher), ("prune", params.prune)),
-        *(("sweep", params.sweep), ("compare", params.compare)),
-    )
-    return ", ".join(f"{name}.seed {section.seed}" for name, section in sections)
+    named = ("data", "teacher", "prune", "sweep", "compare")
+    return ", ".join(f"{name}.seed {getattr(params, name).seed}" for name in named)

@@ -1,6 +1,5 @@
 """Measure the study's files on this machine: size, memory, speed and energy."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from regrow.device.files import EXACT
 from regrow.device.measure import UNITS, describe_machine, machine_name, repeat
 from regrow.device.runtime import check_recorded, library
+from regrow.report.files import in_form, read_json
 from regrow.support.errors import UserError
 from regrow.support.files import write_json
 
@@ -40,14 +40,15 @@ def main(
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(records.rglob("*.json")):
         name = path.relative_to(records).with_suffix("").as_posix()
-        found[name] = json.loads(path.read_text(encoding="utf-8"))
+        found[name] = dict(read_json(path))
         if found[name]["format"] != EXACT or name == f"teacher/{EXACT}":
             layouts.setdefault(found[name]["layout"], []).append(name)
     if not found:
         raise UserError(f"{records} holds no record of a file; `make edge` makes them")
     described = describe_machine()
     path = out / f"{machine or machine_name(described)}.json"
-    known = _measured(path)
+    with in_form(path):
+        known = dict(read_json(path)["layouts"]) if path.exists() else {}
     todo = {}
     for layout, names in layouts.items():
         if again or layout not in known:
@@ -63,12 +64,3 @@ def main(
         settings = {"repetitions": repetitions, "units": UNITS}
         write_json(path, {"machine": described, **settings, "layouts": known})
     print(path.as_posix())
-
-
-def _measured(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["layouts"])
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} holds no measurements; remove it, and measure again") from None

@@ -101,11 +101,12 @@ def check_magic(path: Path) -> None:
         raise UserError(f"{path} is no GGUF file: it begins with {magic!r}; make it again")
 
 
-def check_recorded(path: Path, record: Path) -> None:
-    """Raise `UserError` unless `path` is to the byte the file that `record` describes."""
+def check_recorded(path: Path, record: Path) -> dict[str, Any]:
+    """What `record` holds; a `UserError` unless it describes `path`, to the byte."""
     check_magic(path)
     try:
-        wanted = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+        described = dict(json.loads(record.read_text(encoding="utf-8")))
+        wanted = described["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{record} holds no record of a GGUF file; `make edge` makes it") from None
     if (found := file_hash(path)) != wanted:
@@ -113,6 +114,7 @@ def check_recorded(path: Path, record: Path) -> None:
             f"{path} is not the file that {record} describes (its SHA-256 is {found[:12]}…, not "
             f"{str(wanted)[:12]}…): it is truncated, altered or another model's; make it again"
         )
+    return described
 
 
 def quantise(source: Path, out: Path, form: str, embeddings: str = "Q8_0") -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Score the choices of every question in the runtime."""
 
-import json
 from pathlib import Path
 
 from regrow.device.runtime import check_recorded
@@ -32,9 +31,8 @@ def main(
         study: the study's own predictions of this model.
         workers: questions scored side by side.
     """
-    check_recorded(model, record)
+    form = check_recorded(model, record)["format"]
     asked, known = read_asked(questions), read_predictions(study)
-    form = json.loads(record.read_text(encoding="utf-8"))["format"]
     if form == "F32" and check:
         check_scores(score_file(model, asked[:check], workers), asked, known, model)
         by_id = dict(zip(known.ids, known.log_probs, strict=True))
