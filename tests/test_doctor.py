@@ -1,6 +1,8 @@
 """What a run's bytes hang on: printed, recorded, and compared with the committed results."""
 
 import json
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 
 from conftest import PARAMS
 from regrow.commands.doctor import bfloat16, verdict
-from regrow.support.environment import compare, describe, has_bfloat16_products, read
+from regrow.support.environment import LIBRARIES, compare, describe, has_bfloat16_products, read
 from regrow.support.errors import UserError
 from regrow.support.schema import Compute
 from tiny_models import regrow, write_params
@@ -55,6 +57,14 @@ def test_what_other_bytes_come_from_is_named(
     printed = capsys.readouterr().out
     assert f"Other bytes are to be expected, for these differ: {name}." in printed
     assert "other" in printed
+
+
+def test_every_library_that_computes_is_described() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = {re.split(r"[=<>[]", one)[0] for one in project["dependencies"]}
+    # What fetches, checks, orders stages and prints, and computes no number.
+    others = {"datasets", "dvc", "huggingface-hub", "jinja2", "networkx", "pydantic", "rich"}
+    assert needed - others - {"ruamel.yaml", "typer"} == set(LIBRARIES)
 
 
 def test_a_variable_that_changes_the_arithmetic_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
