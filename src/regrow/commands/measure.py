@@ -56,11 +56,10 @@ def main(
             todo[layout] = models / f"{names[0]}.gguf"
     if todo:
         print(f"{len(todo)} files, {repetitions} times, 1 and 2 threads.", flush=True)
-    for layout, figures in repeat(todo, (1, 2), repetitions).items():
-        name = layouts[layout][0]
-        of_file = {key: found[name][key] for key in ("format", "bytes")}
-        known[layout] = {"measured": name, **of_file, "threads": figures}
-    if todo:
+        for layout, figures in repeat(todo, (1, 2), repetitions).items():
+            name = layouts[layout][0]
+            of_file = {key: found[name][key] for key in ("format", "bytes")}
+            known[layout] = {"measured": name, **of_file, "threads": figures}
         settings = {"repetitions": repetitions, "units": UNITS}
         write_json(path, {"machine": described, **settings, "layouts": known})
     print(path.as_posix())
