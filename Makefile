@@ -5,6 +5,7 @@
 # make doctor           whether a run on this machine gives the bytes of the results that lie here
 # make report           the results that lie here as one page, report.html; with STUDY=x, made first
 # make csqa-full        every study of studies/csqa-full*.yaml, its results kept in results/csqa-full
+# make half             the same of studies/half*.yaml, in the order in which they matter
 # make edge             the study's models in llama.cpp: files, scores, speed here, and the frontier
 # make measure          the speed of those files on this machine, measured again
 # make bench            the benchmarks, in a .venv-bench of their own, after `make repro`
@@ -24,7 +25,7 @@ STUDY ?=
 # The stages' commands say `python`; this makes it the one in .venv.
 ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
-.PHONY: repro plan edge measure doctor report csqa-full bench test test-slow coverage mutation audit lint study
+.PHONY: repro plan edge measure doctor report csqa-full half bench test test-slow coverage mutation audit lint study
 .DELETE_ON_ERROR:
 
 repro: study .venv/installed
@@ -45,19 +46,21 @@ doctor: .venv/installed
 report: $(if $(STUDY),repro,.venv/installed)
 	@$(ACTIVATE) python -m regrow report --results . --out report.html
 
-# What studies share is run once: DVC's cache knows it.
-CSQA_FULL := seeds sparsity train-size teacher-choices answer random activation
+# What studies share is run once: DVC's cache knows it. The part that has no study of its own is
+# the one that the others vary.
+csqa-full: PARTS := seeds sparsity train-size teacher-choices answer random activation
+half: PARTS := primary data data-steps curve gold-branch ce-rows teacher-choices reverse-kl \
+  jensen-shannon temperature-2 teacher-1860 gradual
 
-csqa-full:
-	@for part in $(CSQA_FULL); do \
-	  study=csqa-full-$$part; test $$part = sparsity && study=csqa-full; \
+csqa-full half:
+	@for part in $(PARTS); do \
+	  study=$@-$$part; test -f studies/$$study.yaml || study=$@; \
 	  $(MAKE) --no-print-directory repro STUDY=$$study || exit 1; \
-	  $(ACTIVATE) python -m regrow collect --out results/csqa-full/$$part || exit 1; \
+	  $(ACTIVATE) python -m regrow collect --out results/$@/$$part || exit 1; \
 	done
-	@$(ACTIVATE) python -m regrow controls --results results/csqa-full \
-	  --controls results/csqa-full/controls.yaml --out results/csqa-full/controls.json
-	@$(ACTIVATE) python -m regrow report --results results/csqa-full \
-	  --out results/csqa-full/report.html
+	@$(ACTIVATE) python -m regrow controls --results results/$@ \
+	  --controls results/$@/controls.yaml --out results/$@/controls.json
+	@$(ACTIVATE) python -m regrow report --results results/$@ --out results/$@/report.html
 
 # After `make repro`; two questions are scored side by side.
 edge: .venv/installed-edge

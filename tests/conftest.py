@@ -78,7 +78,7 @@ PARAMS: dict[str, Any] = {
         },
     },
     "teacher_logits": {"positions": "answer", "top_k": 8, "temperatures": [1.0, 2.0]},
-    "prune": {"multiple_of": 4, "seed": 0, "sequential": False},
+    "prune": {"multiple_of": 4, "seed": 0, "sequential": False, "steps": 1},
     "training": {
         "batch_size": 4,
         "epochs": 1,

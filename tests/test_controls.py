@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from statsmodels.stats.contingency_tables import mcnemar
@@ -65,6 +66,31 @@ def test_contrasts_are_paired_differences_with_exact_tests(results, monkeypatch,
     assert found["contrasts"][1]["p"] is None
     shown = capsys.readouterr().out
     assert all(contrast["question"] in shown for contrast in found["contrasts"])
+
+
+def test_a_lead_may_be_compared_with_another_lead(results, monkeypatch, capsys) -> None:
+    more = """  KL elsewhere: {study: other, runs: [distill/l2-0.2-600-0]}
+contrasts:
+  - {question: More?, arm: KL elsewhere, other: CE elsewhere, less: {arm: KL, other: CE}}
+"""
+    text = FILE.partition("contrasts:")[0] + more
+    (results / "controls.yaml").write_text(text, encoding="utf-8")
+    assert run(monkeypatch, results) == 0
+    (found,) = json.loads((results / "controls.json").read_text("utf-8"))["contrasts"]
+    studies = (simulated_study(sweep_of((0.2,)), test=150, gain=g, seed=1) for g in (2.0, 0.6))
+    leads = [
+        right(study["distill/l2-0.2-600-0"].of_split("test"), "per_character")
+        - right(study["finetune/l2-0.2-600-0"].of_split("test"), "per_character")
+        for study in studies
+    ]
+    gaps = leads[0] - leads[1]
+    assert found["accuracy"]["estimate"] == pytest.approx(gaps.mean(), 1e-5)
+    assert found["accuracy"]["low"] < gaps.mean() < found["accuracy"]["high"]
+    # The exact test by drawing signs.
+    signs = np.random.default_rng(0).choice((-1, 1), (20000, len(gaps)))
+    share = (abs((signs * gaps).sum(1)) >= abs(gaps.sum())).mean()
+    assert found["p"] == pytest.approx(share, abs=0.01)
+    assert "(KL elsewhere - CE elsewhere) - (KL - CE)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

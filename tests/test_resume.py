@@ -101,15 +101,16 @@ def small_batches(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(function, "__defaults__", tuple(defaults))
 
 
-def run_killed(folder: Path, stage: str, seconds: float) -> bool:
+def run_killed(folder: Path, stage: str | list[str], seconds: float) -> bool:
     """Run a stage in a process of its own and kill it after `seconds`; whether it was done."""
+    given = arguments(stage) if isinstance(stage, str) else stage
     child = os.fork()
     if child == 0:
         # Nothing of pytest's may run in here.
         try:
             os.chdir(folder)
             sys.stdout = sys.stderr = (folder / "printed").open("a", buffering=1, encoding="utf-8")
-            sys.argv = ["regrow", *arguments(stage)]
+            sys.argv = ["regrow", *given]
             torch.set_num_threads(1)
             # tqdm's own lock is a semaphore that forks share: who is killed with it keeps it.
             tqdm.set_lock(threading.RLock())

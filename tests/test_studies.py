@@ -1,11 +1,14 @@
 """Every study in studies/ is a complete and valid params.yaml."""
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 from ruamel import yaml
 
+from regrow.compare.controls import read_controls
+from regrow.compare.study import run_names
 from regrow.support.params import read_params
 from regrow.support.schema import Params
 
@@ -62,6 +65,62 @@ def test_official_split_is_that_of_the_official_addresses():
         "dev_rand_split.jsonl",
     ]
     assert params.data.test == 1221
+
+
+HALF = {
+    "data": {"sweep.train_size"},
+    "data-steps": {"sweep.train_size", "training.steps"},
+    "curve": {"sweep.sparsity"},
+    "gold-branch": {"distill.branches"},
+    "ce-rows": {"training.steps"},
+    "teacher-choices": {"finetune.labels"},
+    "reverse-kl": {"distill.divergence"},
+    "jensen-shannon": {"distill.divergence"},
+    "temperature-2": {"distill.temperature"},
+    "teacher-1860": {"teacher.train_size", "sweep.train_size", "training.steps"},
+    "gradual": {"prune.steps"},
+}
+"""What each part of `half` varies."""
+CHOSEN = ("finetune.learning_rate", "distill.learning_rate", "compare.primary", "compare.secondary")
+
+
+def by_key(values, section=""):
+    for name, value in values.items():
+        if isinstance(value, dict) and f"{section}{name}" not in CHOSEN:
+            yield from by_key(value, f"{section}{name}.")
+        else:
+            yield f"{section}{name}", value
+
+
+def test_the_parts_of_half_differ_in_what_they_vary_alone():
+    folder = ROOT / "studies"
+    assert {path.stem.removeprefix("half-") for path in folder.glob("half-*.yaml")} == HALF.keys()
+    half = dict(by_key(read_params(folder / "half.yaml").model_dump()))
+    for part, varied in HALF.items():
+        found = dict(by_key(read_params(folder / f"half-{part}.yaml").model_dump()))
+        differ = {key for key in half if half[key] != found[key]} - set(CHOSEN)
+        assert differ - {"sweep.score"} == varied, part
+        # Every cell that is not of half.yaml's own sweep is named before its run.
+        assert found["compare.primary"] == [] and found["compare.secondary"], part
+
+
+def test_the_parts_of_half_are_those_that_make_runs_and_controls_compare():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
+    (parts,) = re.findall(r"^half: PARTS := (.*)$", makefile, re.MULTILINE)
+    assert set(parts.split()) == {"primary", *HALF}
+    controls = read_controls(ROOT / "results" / "half" / "controls.yaml")
+    for arm in controls.arms.values():
+        name = "half" if arm.study == "primary" else f"half-{arm.study}"
+        sweep = read_params(ROOT / "studies" / f"{name}.yaml").sweep
+        assert set(arm.runs) <= set(run_names(sweep)), arm
+
+
+def test_steps_of_parts_of_half_are_those_of_its_largest_train_size():
+    half = read_params(ROOT / "studies" / "half.yaml")
+    reads = max(half.sweep.train_size) * half.training.epochs
+    for part in ("data-steps", "teacher-1860"):
+        steps = read_params(ROOT / "studies" / f"half-{part}.yaml").training.steps
+        assert steps == math.ceil(reads / half.training.batch_size)
 
 
 def test_the_paper_prunes_up_to_half_of_the_model():

@@ -95,6 +95,6 @@ def test_rates_are_chosen_by_one_command_that_goes_on_where_it_was(study, monkey
         text = best.replace("e", ".0e")
         assert f'{loss}:\n  learning_rate:\n    l2: {{"0.25": {text}}}\n' in printed
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
-    monkeypatch.setattr(tune, "train", None)
+    monkeypatch.setattr(tune, "retrain", None)
     assert regrow(monkeypatch, study.root, *command) == 0
     assert {path: path.stat().st_mtime_ns for path in out.glob("*.json")} == before

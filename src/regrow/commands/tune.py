@@ -19,10 +19,12 @@ from regrow.evaluate.accuracy import summary
 from regrow.evaluate.predict import predict, read_part
 from regrow.model.folders import load_tokenizer
 from regrow.model.forward import read_output_layer
-from regrow.model.setup import open_model, read_trees
+from regrow.model.setup import read_trees
+from regrow.model.trees import Tree
 from regrow.retrain.cross_entropy import finetuning_task
+from regrow.retrain.gradual import retrain
 from regrow.retrain.order import training_order
-from regrow.retrain.trainer import DivergedError, Task, train
+from regrow.retrain.trainer import DivergedError, Task
 from regrow.support.errors import UserError
 from regrow.support.files import write_csv, write_json
 from regrow.support.params import read_params
@@ -77,7 +79,7 @@ def main(
         def attempt(loss: str, rate: str, cell: Cell = cell) -> Result:
             path = out / f"{loss}-{cell}-{seed}-{rate}.json"
             if made := not path.exists():
-                write_json(path, _attempt(params, cell, seed, task(loss), float(rate)))
+                write_json(path, _attempt(params, cell, seed, *task(loss), float(rate)))
             numbers = json.loads(path.read_bytes())
             accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
             nll = numbers.get("calibration.gold_nll")
@@ -119,18 +121,18 @@ def _grid(rates: str) -> list[str]:
     return grid
 
 
-def _task(params: Params, loss: str) -> Task:
-    """What a loss is trained on: the train questions, as the stages of these names take them."""
+def _task(params: Params, loss: str) -> tuple[list[Tree], Task]:
+    """The train questions, and what a loss is trained on, as the stages of these names take it."""
     asked, trees = read_trees(
         QUESTIONS / "train.jsonl", load_tokenizer(TEACHER), params.prompt.format
     )
     if loss == "finetune":
         labels = Path("data") / params.finetune.labels / "train.jsonl"
-        return finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
+        return trees, finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
     settings, compute = params.distill, params.compute
     output = partial(read_output_layer, TEACHER, compute.dtype, compute.device)
     gold = settings.branches == "gold"
-    return distillation_task(
+    return trees, distillation_task(
         trees,
         [question.id for question in asked],
         Record(Path("data/teacher_logits"), output),
@@ -140,25 +142,27 @@ def _task(params: Params, loss: str) -> Task:
     )
 
 
-def _attempt(params: Params, cell: Cell, seed: int, task: Task, rate: float) -> dict[str, Any]:
+def _attempt(
+    params: Params, cell: Cell, seed: int, trees: list[Tree], task: Task, rate: float
+) -> dict[str, Any]:
     """Retrain a pruned model at one rate and score it on the calibration split only.
 
     Returns:
         `summary` of that split, or `diverged` with the reason.
     """
-    compute = params.compute
-    model, tokenizer = open_model(Path("models") / cell.pruned, compute, seed)
+    compute, pruned = params.compute, Path("models") / cell.pruned
     order = training_order(len(task.trees), cell.train_size, params.training, seed)
     # A try is not worth a state of its own; it starts anew.
     with TemporaryDirectory() as scratch:
         state, log = Unfinished(Path(scratch) / "state", math.inf), Path(scratch) / "log"
         state.folder.mkdir()
         try:
-            train(model, task, order, rate, params.training, compute, seed, log, state)
+            given = (task, order, rate, params.training, compute, seed, log, state)
+            model = retrain(pruned, trees, *given)
         except DivergedError as error:
             return {"diverged": str(error)}
     part = read_part(QUESTIONS, LABELS, "calibration")
-    return summary(predict(model, tokenizer, [part], params.prompt.format))
+    return summary(predict(model, load_tokenizer(pruned), [part], params.prompt.format))
 
 
 def _search(

@@ -29,12 +29,29 @@ class Arm(Section):
     runs: list[str] = Field(min_length=1)
 
 
+class Pair(Section):
+    """Two arms of as many runs."""
+
+    arm: str
+    other: str
+
+
 class Contrast(Section):
-    """A question, and the two arms whose difference answers it: accuracy of `arm` - `other`."""
+    """A question, and the two arms whose difference answers it: accuracy of `arm` - `other`.
+
+    With `less`, the difference of two other arms is taken from it: does a lead grow?
+    """
 
     question: str
     arm: str
     other: str
+    less: Pair | None = None
+
+    @property
+    def named(self) -> list[str]:
+        """All arms: those that count up, and those that count down, by turns."""
+        less = self.less
+        return [self.arm, self.other, *((less.other, less.arm) if less else ())]
 
 
 class Controls(Section):
@@ -66,7 +83,7 @@ def read_controls(path: Path) -> Controls:
     except ValidationError as error:
         raise UserError(f"{path}: {_faults(error)}") from None
     for contrast in controls.contrasts:
-        for name in (contrast.arm, contrast.other):
+        for name in contrast.named:
             if name not in controls.arms:
                 known = ", ".join(controls.arms)
                 raise UserError(
@@ -161,17 +178,23 @@ def controls_json(
 def _contrast(
     contrast: Contrast, answers: Mapping[str, Tested], settings: Compare
 ) -> dict[str, Any]:
-    arm, other = answers[contrast.arm], answers[contrast.other]
-    if arm.right.shape != other.right.shape:
+    arms = [answers[name] for name in contrast.named]
+    if len({len(arm.right) for arm in arms}) > 1:
+        counts = ", ".join(str(len(arm.right)) for arm in arms)
         raise UserError(
-            f"{contrast.arm} and {contrast.other} have {len(arm.right)} and {len(other.right)} "
-            "runs; a paired difference takes as many of each"
+            f"{', '.join(contrast.named)} have {counts} runs; a paired difference takes as many of "
+            "each"
         )
+    # Where a lead does not hang on what the two pairs differ in, they could be exchanged question
+    # by question: the same test.
+    up, down = arms[::2], arms[1::2]
+    right, other = (np.sum([arm.right for arm in side], axis=0) for side in (up, down))
+    nll, other_nll = (np.sum([arm.nll for arm in side], axis=0) for side in (up, down))
     return {
-        **contrast.model_dump(),
-        "accuracy": _interval(arm.right - other.right, settings, (-1, 1)),
-        "nll": _interval(arm.nll - other.nll, settings),
-        "p": rounded(paired_test(arm.right, other.right).p),
+        **contrast.model_dump(exclude_none=True),
+        "accuracy": _interval(right - other, settings, (-len(up), len(up))),
+        "nll": _interval(nll - other_nll, settings),
+        "p": rounded(paired_test(right, other).p),
     }
 
 
@@ -180,7 +203,7 @@ def _of_study(results: Path, controls: Controls, contrast: Contrast) -> dict[str
     arm, other = controls.arms[contrast.arm], controls.arms[contrast.other]
     path = results / arm.study / "metrics" / "compare" / "paired.json"
     runs = [{run.rpartition("-")[0] for run in one.runs} for one in (arm, other)]
-    if arm.study == other.study and path.is_file():
+    if not contrast.less and arm.study == other.study and path.is_file():
         for cell, found in json.loads(path.read_text(encoding="utf-8"))["sweep"].items():
             if runs == [{f"distill/{cell}"}, {f"finetune/{cell}"}]:
                 return {"holm_p": found["holm_p"], "verdict": found["verdict"]}

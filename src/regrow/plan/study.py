@@ -18,6 +18,7 @@ from regrow.plan.loads import (
 )
 from regrow.plan.shapes import BYTES, Shape, shape_of
 from regrow.prune.removal import kept_count
+from regrow.prune.steps import step_widths
 from regrow.support.schema import Compute, Params, Training
 
 GIBI = 2**30
@@ -25,6 +26,8 @@ PROCESS = int(0.55 * GIBI)
 """What a process with torch and transformers takes before it holds a model; measured."""
 CUDA = int(0.6 * GIBI)
 """What CUDA's context and libraries take of a GPU; stated, not measured."""
+Pruned = Mapping[float, Sequence[Shape]]
+"""By sparsity, the shapes that a model is pruned to step by step; the last is that of one step."""
 RECORD_TOKENS = 1024
 ACTIVATION_QUESTIONS = 128
 SPEEDS = ("finetune", "distill", "teacher_logits", "evaluate")
@@ -110,11 +113,12 @@ def device_bytes(compute: Compute, peak: int) -> int:
 def rows(study: Study) -> list[Row]:
     """All stages of a study, in the order of dvc.yaml."""
     dense = shape_of(study.config)
-    neurons, multiple_of = study.config.intermediate_size, study.params.prune.multiple_of
-    pruned = {
-        sparsity: shape_of(study.config, kept_count(neurons, sparsity, multiple_of))
-        for sparsity in study.params.sweep.sparsity
-    }
+    neurons, prune = study.config.intermediate_size, study.params.prune
+    pruned = {}
+    for sparsity in study.params.sweep.sparsity:
+        kept = kept_count(neurons, sparsity, prune.multiple_of)
+        widths = step_widths(neurons, kept, prune.steps, prune.multiple_of)
+        pruned[sparsity] = [shape_of(study.config, width) for width in widths]
     return [
         *_before(study, dense),
         *_pruning(study, dense, pruned),
@@ -132,7 +136,7 @@ def _before(study: Study, dense: Shape) -> Iterator[Row]:
     teacher = params.teacher
     if teacher.finetune:
         trees = study.questions.take(teacher.train_size or params.data.train, gold=True)
-        yield _training(study, Row("teacher"), dense, trees, teacher.positions, teacher.training)
+        yield _training(study, Row("teacher"), [dense], trees, teacher.positions, teacher.training)
     else:
         yield Row("teacher", "a copy", disk=size, seconds=size / study.rates.disk)
     record = params.teacher_logits
@@ -150,7 +154,7 @@ def _before(study: Study, dense: Shape) -> Iterator[Row]:
     yield _run(study, Row("teacher_logits", disk=kept * row), peak, flops, seconds)
 
 
-def _pruning(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator[Row]:
+def _pruning(study: Study, dense: Shape, pruned: Pruned) -> Iterator[Row]:
     params = study.params
     trees = study.questions.take(params.data.train)
     load = inference_load(trees, "all")
@@ -163,9 +167,11 @@ def _pruning(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator
     # One matrix of an MLP at a time, of which the score makes two copies of eight bytes.
     matrix = dense.config.hidden_size * dense.config.intermediate_size
     tensors = (BYTES[study.compute.dtype] + 2 * 8) * matrix
-    for score, (sparsity, shape) in itertools.product(params.sweep.score, pruned.items()):
-        row = Row("prune", f"{score}, {_width(sparsity, shape)}", disk=study.size(shape))
-        moved = study.size(dense) + study.size(shape)
+    for score, (sparsity, shapes) in itertools.product(params.sweep.score, pruned.items()):
+        # With more steps than one, the model of the first lies beside that of all of them.
+        size = sum(study.size(shape) for shape in (shapes[-1], *shapes[:-1][:1]))
+        row = Row("prune", f"{score}, {_width(sparsity, shapes)}", disk=size)
+        moved = study.size(dense) + size
         if score == "activation":
             yield _run(study, row, forward, flops, study.time(flops, "evaluate", moved))
         else:
@@ -177,7 +183,7 @@ def _pruning(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator
     yield _run(study, Row("importance"), forward, work, seconds)
 
 
-def _retraining(study: Study, pruned: dict[float, Shape]) -> Iterator[Row]:
+def _retraining(study: Study, pruned: Pruned) -> Iterator[Row]:
     params = study.params
     runs = len(params.sweep.score) * len(params.sweep.seed)
     gold = params.distill.branches == "gold"
@@ -186,41 +192,48 @@ def _retraining(study: Study, pruned: dict[float, Shape]) -> Iterator[Row]:
         ("distill", gold, params.teacher_logits.positions),
     )
     grid = itertools.product(losses, pruned.items(), params.sweep.train_size)
-    for (stage, one, positions), (sparsity, shape), size in grid:
-        row = Row(stage, f"{_width(sparsity, shape)}, {size:,} questions", runs)
+    for (stage, one, positions), (sparsity, shapes), size in grid:
+        row = Row(stage, f"{_width(sparsity, shapes)}, {size:,} questions", runs)
         trees = study.questions.take(size, one)
-        yield _training(study, row, shape, trees, positions, params.training)
+        yield _training(study, row, shapes, trees, positions, params.training)
 
 
 def _training(
     study: Study,
     row: Row,
-    shape: Shape,
+    shapes: Sequence[Shape],
     trees: Sequence[Tree],
     positions: Positions,
     settings: Training,
 ) -> Row:
     def peak(compute: Compute) -> int:
         load = training_load(trees, positions, settings, compute)
-        return memory.training(shape, load, compute, is_accumulated(settings, compute))
+        return memory.training(shapes[0], load, compute, is_accumulated(settings, compute))
 
-    flops = training_flops(shape.costs, trees, positions, settings, study.compute)
-    size = study.size(shape)
+    # Where it is pruned gradually, the steps of training are shared out among the shapes.
+    each = [training_flops(s.costs, trees, positions, settings, study.compute) for s in shapes]
+    # In between, scores of activations run the model over all train questions.
+    scores, asked = study.params.sweep.score, study.questions.take(study.params.data.train)
+    walks = sum(trees_forward(s.costs, asked, "answer") for s in shapes[:-1])
+    flops = sum(each) // len(shapes) + walks * scores.count("activation") // len(scores)
+    size, widest = study.size(shapes[-1]), study.size(shapes[0])
     seconds = study.time(flops, "distill" if row.stage == "distill" else "finetune", 2 * size)
     row = _run(study, replace(row, disk=size), peak, flops, seconds)
-    state = 3 * size  # the weights and AdamW's two moments
+    state = 3 * widest  # the weights and AdamW's two moments
     saving = state // study.compute.processes if study.compute.device != "cpu" else 0
-    # What is saved lies beside what was saved before it.
-    return replace(row, host=row.host + saving, state=2 * state)
+    # What is saved lies beside what was saved before it, and a step's model as it was trained
+    # beside the one that is pruned on.
+    models = 2 * widest if len(shapes) > 1 else 0
+    return replace(row, host=row.host + saving, state=2 * state + models)
 
 
-def _evaluating(study: Study, dense: Shape, pruned: dict[float, Shape]) -> Iterator[Row]:
+def _evaluating(study: Study, dense: Shape, pruned: Pruned) -> Iterator[Row]:
     sweep = study.params.sweep
     scores, students = len(sweep.score), len(sweep.train_size) * len(sweep.seed)
     yield _evaluation(study, Row("evaluate_teacher"), dense)
     for stage, runs in (("evaluate_pruned", scores), ("evaluate", 2 * scores * students)):
-        for sparsity, shape in pruned.items():
-            yield _evaluation(study, Row(stage, _width(sparsity, shape), runs), shape)
+        for sparsity, shapes in pruned.items():
+            yield _evaluation(study, Row(stage, _width(sparsity, shapes), runs), shapes[-1])
 
 
 def _evaluation(study: Study, row: Row, shape: Shape) -> Row:
@@ -252,5 +265,5 @@ def _compare(study: Study) -> Row:
     return Row("compare", host=PROCESS, seconds=seconds)
 
 
-def _width(sparsity: float, shape: Shape) -> str:
-    return f"{sparsity:g} ({shape.config.intermediate_size} neurons)"
+def _width(sparsity: float, shapes: Sequence[Shape]) -> str:
+    return f"{sparsity:g} ({shapes[-1].config.intermediate_size} neurons)"

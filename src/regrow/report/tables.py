@@ -205,7 +205,7 @@ def control_tables(found: Json) -> list[Table]:
     ]
     contrasts = [
         [
-            *(one["question"], f"{one['arm']} - {one['other']}"),
+            *(one["question"], _pairs(one)),
             *(difference(one["accuracy"], "fraction"), difference(one["nll"], "choices")),
             *(p_value(one["p"]), p_value(one["holm_p"]), Field("", verdict=one["verdict"])),
         ]
@@ -220,6 +220,13 @@ def control_tables(found: Json) -> list[Table]:
         Table("Arms", ["Arm", "Set", "Parameters kept", "Accuracy, %", "NLL, nats"], arms),
         Table("Contrasts, paired by question", head, contrasts, note),
     ]
+
+
+def _pairs(one: Json) -> str:
+    """The arms of a contrast; of a difference of differences, all four."""
+    pair = f"{one['arm']} - {one['other']}"
+    less = one.get("less")
+    return f"({pair}) - ({less['arm']} - {less['other']})" if less else pair
 
 
 def difference(value: Json | None, unit: str) -> Field:

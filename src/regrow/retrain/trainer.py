@@ -67,7 +67,8 @@ def train(
     seed: int,
     log: Path,
     state: Unfinished,
-) -> None:
+    earlier: Sequence[tuple[float, float, float]] = (),
+) -> Logged:
     """Train `model` in place, from where an interrupted training of the same state stopped.
 
     Args:
@@ -80,6 +81,10 @@ def train(
         seed: for dropout, should the model have any.
         log: a folder for DVCLive's files: loss and learning rate by step.
         state: keeps the last checkpoint.
+        earlier: what was logged of steps that came before these, and stands before them in `log`.
+
+    Returns:
+        Loss, gradient norm and learning rate of every step, the earlier ones first.
 
     Raises:
         UserError: the loss is not a number, or a checkpoint cannot be written.
@@ -88,7 +93,7 @@ def train(
     steps = [order[start : start + size] for start in range(0, len(order), size)]
     optimizer = _adamw(model, settings.weight_decay)
     logged = load_checkpoint(model, optimizer, state)
-    write_log = _log(log, logged) if ranks.first() else None
+    write_log = _log(log, [*earlier, *logged]) if ranks.first() else None
     engine = model
     if ranks.world() > 1 and not compute.shard:
         engine = DistributedDataParallel(model, forward_sync_buffers=False)
@@ -97,7 +102,7 @@ def train(
     engine.train()
     for number in range(len(logged) + 1, len(steps) + 1):
         rate = learning_rate * _share_of_rate(number - 1, len(steps), settings)
-        torch.manual_seed(_seed_of_step(seed, number))
+        torch.manual_seed(_seed_of_step(seed, len(earlier) + number))
         loss = _backward(engine, task, steps[number - 1], compute.micro_batch)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -109,13 +114,14 @@ def train(
         optimizer.zero_grad()
         logged.append(values)
         if write_log:
-            write_log(number, values)
+            write_log(len(earlier) + number, values)
         # The clock of one rank decides: ranks that differ would wait for each other for ever.
         if number < len(steps) and ranks.told(state.due()):
             save_checkpoint(model, optimizer, logged, state)
     if compute.checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()
+    return [*earlier, *logged]
 
 
 def _adamw(model: Any, weight_decay: float) -> torch.optim.AdamW:

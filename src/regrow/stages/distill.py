@@ -8,11 +8,12 @@ import typer
 
 from regrow.distill.divergence import distillation_task
 from regrow.distill.reader import Record
-from regrow.model.folders import save_model
+from regrow.model.folders import load_tokenizer, save_model
 from regrow.model.forward import read_output_layer
-from regrow.model.setup import open_model, read_trees
+from regrow.model.runtime import fix_runtime
+from regrow.model.setup import read_trees
+from regrow.retrain.gradual import retrain
 from regrow.retrain.order import training_order
-from regrow.retrain.trainer import train
 from regrow.support import ranks
 from regrow.support.params import read_params
 from regrow.support.resume import unfinished
@@ -36,7 +37,8 @@ def main(
     """Retrain a pruned model with KL from the teacher's recorded logits (L2PSD)."""
     params = read_params()
     compute, settings = params.compute, params.distill
-    model, tokenizer = open_model(pruned, compute, seed)
+    fix_runtime(compute, seed)
+    tokenizer = load_tokenizer(pruned)
     asked, trees = read_trees(questions, tokenizer, params.prompt.format)
     read = [labels] if settings.branches == "gold" else []
     output = partial(read_output_layer, teacher, compute.dtype, ranks.local_device(compute.device))
@@ -57,5 +59,6 @@ def main(
     ]
     inputs = [pruned, questions, teacher_logits, *read]
     with unfinished(out, inputs, made_with, params.resume.interval) as state:
-        train(model, task, order, rate, params.training, compute, seed, log, state)
+        given = (task, order, rate, params.training, compute, seed, log, state)
+        model = retrain(pruned, trees, *given)
         save_model(model, tokenizer, out)

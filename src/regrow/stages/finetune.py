@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from regrow.model.folders import save_model
-from regrow.model.setup import open_model, read_trees
+from regrow.model.folders import load_tokenizer, save_model
+from regrow.model.runtime import fix_runtime
+from regrow.model.setup import read_trees
 from regrow.retrain.cross_entropy import finetuning_task
+from regrow.retrain.gradual import retrain
 from regrow.retrain.order import training_order
-from regrow.retrain.trainer import train
 from regrow.support.params import read_params
 from regrow.support.resume import unfinished
 from regrow.support.schema import rate_of
@@ -29,7 +30,8 @@ def main(
 ) -> None:
     """Retrain a pruned model with cross-entropy on labelled answers (L2PFT)."""
     params = read_params()
-    model, tokenizer = open_model(pruned, params.compute, seed)
+    fix_runtime(params.compute, seed)
+    tokenizer = load_tokenizer(pruned)
     asked, trees = read_trees(questions, tokenizer, params.prompt.format)
     task = finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
     order = training_order(len(asked), train_size, params.training, seed)
@@ -38,5 +40,6 @@ def main(
     inputs = [pruned, questions, labels]
     interval = params.resume.interval
     with unfinished(out, inputs, [*settings, rate, train_size, seed], interval) as state:
-        train(model, task, order, rate, params.training, params.compute, seed, log, state)
+        given = (task, order, rate, params.training, params.compute, seed, log, state)
+        model = retrain(pruned, trees, *given)
         save_model(model, tokenizer, out)

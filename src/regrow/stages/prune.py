@@ -12,6 +12,7 @@ from regrow.model.setup import read_trees
 from regrow.model.trees import Tree
 from regrow.prune.activations import norms_by_layer
 from regrow.prune.removal import choose_neurons, kept_count, write_pruned
+from regrow.prune.steps import FIRST, step_widths, write_steps
 from regrow.support import ranks
 from regrow.support.errors import UserError
 from regrow.support.files import replacing
@@ -38,21 +39,30 @@ def main(
     dense = empty_model(teacher, compute.dtype)
     neurons = find_mlps(dense)[0].gate_proj.out_features
     count = kept_count(neurons, sparsity, settings.multiple_of)
+    widths = step_widths(neurons, count, settings.steps, settings.multiple_of)
 
     def read() -> tuple[Any, list[Tree]]:
         """The model and what it reads, for scores that ask for activations."""
         _, trees = read_trees(questions, tokenizer, params.prompt.format)
         return load_model(teacher, compute.dtype, ranks.local_device(compute.device)), trees
 
-    norms = norms_by_layer(read, settings.sequential)
-    kept = choose_neurons(teacher, compute.dtype, score, settings.seed, count, norms)
-    if not ranks.first():
-        return
+    at_once = norms_by_layer(read, sequential=False)
+    kept = {
+        width: choose_neurons(
+            *(teacher, compute.dtype, score, settings.seed, width),
+            norms_by_layer(read, True) if settings.sequential else at_once,
+        )
+        for width in (count, widths[0])
+    }
     if not ranks.first():
         return
     with replacing(out) as beside:
-        model = write_pruned(teacher, kept, beside, compute.dtype)
+        model = write_pruned(teacher, kept[count], beside, compute.dtype)
         tokenizer.save_pretrained(beside)
+        if settings.steps > 1:
+            write_pruned(teacher, kept[widths[0]], beside / FIRST, compute.dtype)
+            tokenizer.save_pretrained(beside / FIRST)
+            write_steps(beside, score, settings.seed, settings.sequential, widths)
     print(
         f"{out}: {count} of {neurons} neurons a layer stay ({score}); "
         f"{count_mlp_parameters(model) / count_mlp_parameters(dense):.1%} of the MLP parameters, "

@@ -24,6 +24,7 @@ from regrow.support.files import file_hash, flush
 from regrow.support.schema import Compute
 
 STATES = Path(".regrow")
+PROGRESS = "progress.json"
 LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
 
 
@@ -49,7 +50,7 @@ class Unfinished:
 
     def read(self) -> Any:
         """The progress that `write` kept, or None, also where it is damaged."""
-        path = self.folder / "progress.json"
+        path = self.folder / PROGRESS
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             progress = kept["progress"]
@@ -65,7 +66,7 @@ class Unfinished:
 
     def write(self, progress: Any) -> None:
         """Keep `progress`, whole or not at all, even if the machine stops."""
-        path = self.folder / "progress.json"
+        path = self.folder / PROGRESS
         beside = path.with_suffix(".partial")
         text = json.dumps(progress)
         try:
@@ -79,6 +80,11 @@ class Unfinished:
             raise UserError(file_fault(error, path) or str(error)) from error
         flush(self.folder)
         self.saved()
+
+    def part(self, name: str) -> "Unfinished":
+        """The state of a part of the work, in a folder of its own, saved as often."""
+        (self.folder / name).mkdir(exist_ok=True)
+        return Unfinished(self.folder / name, self._interval)
 
     def discard(self, damaged: Path) -> None:
         """Remove all state and say why, so that the work starts anew."""
@@ -116,7 +122,7 @@ def unfinished(
 
 def fingerprints(folder: Path) -> dict[str, str]:
     """A hash of each file (or folder) in `folder`, by name."""
-    return {path.name: _content(path) for path in sorted(folder.iterdir())}
+    return {path.name: content(path) for path in sorted(folder.iterdir())}
 
 
 def _sha256(text: str) -> str:
@@ -126,7 +132,7 @@ def _sha256(text: str) -> str:
 def _key(out: Path, inputs: Sequence[Path], settings: Sequence[object]) -> str:
     described = {
         "out": out.as_posix(),
-        "inputs": {path.as_posix(): _content(path) for path in inputs},
+        "inputs": {path.as_posix(): content(path) for path in inputs},
         "settings": [
             # What some processes saved, others go on from, however many there are.
             value.model_dump(exclude={"launch", "processes"} if type(value) is Compute else None)
@@ -134,17 +140,17 @@ def _key(out: Path, inputs: Sequence[Path], settings: Sequence[object]) -> str:
             else value
             for value in settings
         ],
-        "code": _content(Path(__file__).parents[1]),
+        "code": content(Path(__file__).parents[1]),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
     return _sha256(json.dumps(described, sort_keys=True))[:32]
 
 
-def _content(path: Path) -> str:
+def content(path: Path) -> str:
     """A hash of a file, or of the names and hashes of a folder's files (not of compiled code)."""
     if path.is_dir():
         parts = {
-            part.name: _content(part)
+            part.name: content(part)
             for part in sorted(path.iterdir())
             if part.name != "__pycache__"
         }

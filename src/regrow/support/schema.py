@@ -165,12 +165,15 @@ class Prune(Section):
 
     Kept neurons are rounded to a multiple of `multiple_of`: 32 is the block of the formats Q4_0
     and Q8_0, and a width that is no multiple of it cannot be quantised. With `sequential`, a
-    layer's activations are those of the model whose earlier layers are pruned already.
+    layer's activations are those of the model whose earlier layers are pruned already. With
+    `steps` above 1 both losses prune gradually: as many neurons go in each step, and the model is
+    retrained in between.
     """
 
     multiple_of: Count
     seed: Seed
     sequential: bool
+    steps: Count
 
 
 Rates = dict[Score, Rate | dict[str, Rate]]
