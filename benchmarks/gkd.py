@@ -18,9 +18,8 @@ def theirs(settings: dict[str, Any]) -> Prepared:
     It gets every question with each of its choices as a text of its own, tokenised before, in the
     order of this project's batches and as many questions a step; float32, no checkpointing of
     activations, the same optimizer. Its loss is the mean over the positions of all texts, with
-    the whole distributions of the teacher. This project's differs from it in two ways: a context
-    counts once and not once a choice, and with a top-k record the rest of the vocabulary is one
-    bucket. On the same texts with a whole record both are equal, which is checked here.
+    the whole distributions of the teacher. In this project's a context counts once and not once a
+    choice. On the same texts both are equal, which is checked here.
     """
     import torch
     from datasets import Dataset
@@ -177,10 +176,8 @@ def _loss(
     (folder / "state").mkdir(parents=True)
     ids = [str(number) for number in range(len(chains))]
     temperature = params.distill.temperature
-    record(
-        teacher, ids, chains, positions, None, [temperature], folder / "record",
-        Unfinished(folder / "state", math.inf),
-    )  # fmt: skip
+    state = Unfinished(folder / "state", math.inf)
+    record(teacher, ids, chains, positions, folder / "record", state)
     batch = pack(chains)
     picked = flat_rows(batch, chains, positions)
     with torch.no_grad():

@@ -162,12 +162,9 @@ def many(bench: Bench) -> Iterator[Row]:
 
     def run_record() -> StageRun:
         model = bench.scratch / "tiny"
-        made = bench.once("benchmarks.growth:tiny", {"out": str(model)})
-        kept = min(bench.params.teacher_logits.top_k or MANY, made["vocabulary"] // 2)
+        bench.once("benchmarks.growth:tiny", {"out": str(model)})
         return bench.stage(
-            *teacher_logits(model, out / "questions" / "train.jsonl", out / "record"),
-            changes={"teacher_logits": {"top_k": kept}},
-            watch=True,
+            *teacher_logits(model, out / "questions" / "train.jsonl", out / "record"), watch=True
         )
 
     def run_compare() -> StageRun:

@@ -234,7 +234,7 @@ def _params(case: Case) -> dict[str, Any]:
     params["data"] |= dict.fromkeys(("train", "calibration", "test"), case.questions)
     params["training"]["batch_size"] = case.batch_size
     params["evaluate"]["transfer"] = {}
-    params["teacher_logits"] |= {"positions": "all", "top_k": 64}
+    params["teacher_logits"] = {"positions": "all"}
     params["finetune"] |= {"positions": "all", "learning_rate": {"l2": 1e-3}}
     params["distill"] |= {"branches": "all", "learning_rate": {"l2": 1e-3}}
     params["compare"] |= {"primary": [], "secondary": []}

@@ -77,7 +77,7 @@ PARAMS: dict[str, Any] = {
             "max_grad_norm": 1.0,
         },
     },
-    "teacher_logits": {"positions": "answer", "top_k": 8, "temperatures": [1.0, 2.0]},
+    "teacher_logits": {"positions": "answer"},
     "prune": {"multiple_of": 4, "seed": 0, "sequential": False, "steps": 1},
     "training": {
         "batch_size": 4,

@@ -94,7 +94,7 @@ def change(folder: Path, **sections: dict[str, Any]) -> None:
 
 ANOTHER: dict[str, Any] = {
     "finetune": {"learning_rate": {"l2": 0.004}},
-    "teacher_logits": {"top_k": 16},
+    "teacher_logits": {"positions": "all"},
     "prompt": {"format": "letters"},
 }
 
@@ -424,10 +424,10 @@ def flip(path: Path, share: float) -> None:
 SHARD = "shard-00001-model-00001-of-00004.safetensors"
 DAMAGES = [
     *(("finetune", f"checkpoint-3/{name}") for name in (SHARD, "log.json", "whole")),
-    *(("teacher_logits", name) for name in ("progress.json", "record/log_probs.npy")),
+    *(("teacher_logits", name) for name in ("progress.json", "record/states.npy")),
     ("evaluate", "progress.json"),
 ]
-FAST = (f"checkpoint-3/{SHARD}", "record/log_probs.npy")
+FAST = (f"checkpoint-3/{SHARD}", "record/states.npy")
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_damaged_state_is_named_and_the_stage_starts_anew(
     if not (harm == "gone" and path.name in ("whole", "progress.json")):
         assert said.count("is damaged") == 1, said
         # One that does not fit its hash and a hash that does not fit are the same.
-        assert path.name in said or path.name in ("whole", "log_probs.npy"), said
+        assert path.name in said or path.name in ("whole", "states.npy"), said
         assert "starting anew" in said
     assert "goes on" not in said
     assert contents(place / "out") == anew(stage)

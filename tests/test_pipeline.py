@@ -62,8 +62,7 @@ slow = pytest.mark.slow
 PARAMETERS = [
     row({"data__test": 9}, {"questions"} | JUDGE | EVALUATE),
     row({"teacher__learning_rate": 0.004}, FROM_TEACHER, slow),
-    row({"teacher_logits__top_k": 4}, {"teacher_logits"} | JUDGE | KL),
-    row({"teacher_logits__top_k": None}, {"teacher_logits"} | JUDGE | KL, slow),
+    row({"teacher_logits__positions": "all"}, {"teacher_logits"} | JUDGE | KL),
     row({"prune__multiple_of": 8}, PRUNE | {"importance"}),
     row({"training__epochs": 2}, CE | KL | JUDGE, slow),
     row({"finetune__learning_rate": {"l2": 0.004}}, CE | JUDGE),
@@ -329,7 +328,6 @@ FAULTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"sweep__sparsity": []}, ["sweep.sparsity", "at least 1"]),
     ({"sweep__train_size": []}, ["sweep.train_size", "at least 1"]),
     ({"sweep__seed": []}, ["sweep.seed", "at least 1"]),
-    ({"distill__temperature": 3.0}, ["distill.temperature", "3.0", "teacher_logits.temperatures"]),
     ({"sweep__score": ["l1"]}, ["sweep.score", "l1", "l2"]),
     ({"data__seed": "zero"}, ["data.seed", "zero"]),
 ]

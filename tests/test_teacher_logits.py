@@ -1,14 +1,13 @@
 """The teacher's record gives back what the teacher said, and both KLs are what they claim."""
 
 import hashlib
-import itertools
 import json
 import math
 import os
 import shutil
 import tracemalloc
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
@@ -72,13 +69,11 @@ def live(which: Any, positions: Positions, question: int) -> torch.Tensor:
     return torch.cat(parts).double()
 
 
-def write_record(
-    out: Path, positions: Positions = "answer", top_k: int | None = None, batch_tokens: int = 1024
-) -> Record:
+def write_record(out: Path, positions: Positions = "answer", batch_tokens: int = 1024) -> Record:
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
     with TemporaryDirectory() as scratch:
         state = unkept(Path(scratch))
-        record(teacher(), IDS, trees, positions, top_k, TEMPERATURES, out, state, batch_tokens)
+        record(teacher(), IDS, trees, positions, out, state, batch_tokens)
     return opened(out)
 
 
@@ -103,9 +98,9 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("records")
 
     @cache
-    def make(positions: Positions = "answer", top_k: int | None = None) -> Path:
-        write_record(folder / f"{positions}-{top_k}", positions, top_k)
-        return folder / f"{positions}-{top_k}"
+    def make(positions: Positions = "answer") -> Path:
+        write_record(folder / positions, positions)
+        return folder / positions
 
     return make
 
@@ -122,14 +117,9 @@ def reference_kl(
     ).sum(-1)
 
 
-def exact_targets(logits: torch.Tensor, top_k: int | None, temperature: float) -> Targets:
+def exact_targets(logits: torch.Tensor, temperature: float) -> Targets:
     """Targets as a record gives them, without the rounding of its storage."""
-    log_probs = (logits / temperature).log_softmax(-1)
-    if top_k is None:
-        return Targets(log_probs, None, None, temperature)
-    top = log_probs.topk(top_k)
-    rest = log_probs.scatter(-1, top.indices, float("-inf")).logsumexp(-1)
-    return Targets(top.values, top.indices, rest, temperature)
+    return Targets((logits / temperature).log_softmax(-1), temperature)
 
 
 def random_logits(seed: int, rows: int = 4, vocabulary: int = 12, spread: float = 3.0) -> Any:
@@ -142,7 +132,7 @@ def random_logits(seed: int, rows: int = 4, vocabulary: int = 12, spread: float 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("positions", ["answer", "all"])
-def test_kl_from_a_whole_record_equals_kl_div_on_live_teacher_logits(
+def test_kl_from_a_record_equals_kl_div_on_live_teacher_logits(
     positions: Positions, temperature: float, records: Any
 ) -> None:
     found = opened(records(positions))
@@ -150,7 +140,6 @@ def test_kl_from_a_whole_record_equals_kl_div_on_live_teacher_logits(
         logits = live(student(), positions, place)
         expected = reference_kl(logits, live(teacher(), positions, place), temperature).sum()
         targets = targets_of(found, [identity], temperature)
-        assert targets.tokens is None
         # The record holds single precision.
         assert float(forward_kl(logits, targets)) == pytest.approx(float(expected), rel=1e-5)
 
@@ -167,65 +156,10 @@ def test_kl_of_several_questions_is_the_sum_in_the_order_asked(records: Any) -> 
     assert float(forward_kl(logits, targets)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("top_k", [1, 16, VOCABULARY - 1])
-def test_kl_from_a_top_k_record_equals_kl_with_the_rest_as_one_bucket(
-    top_k: int, temperature: float, records: Any
-) -> None:
-    found = opened(records("answer", top_k))
-    for place, identity in enumerate(IDS):
-        logits = live(student(), "answer", place)
-        exact = exact_targets(live(teacher(), "answer", place), top_k, temperature)
-        targets = targets_of(found, [identity], temperature)
-        mass = targets.log_probs.exp().sum(-1) + targets.log_tail.exp()
-        torch.testing.assert_close(mass, torch.ones_like(mass), rtol=0, atol=1e-5)
-        # Log-probabilities are stored in half precision: three digits.
-        difference = forward_kl(logits, targets) - forward_kl(logits, exact)
-        assert abs(float(difference)) / len(logits) < 2e-3 * temperature**2
-
-
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-def test_the_top_k_bound_from_records_grows_with_k_to_the_whole_kl(
-    temperature: float, records: Any
-) -> None:
-    logits = torch.cat([live(student(), "answer", place) for place in range(len(IDS))])
-    whole = forward_kl(logits, targets_of(opened(records()), IDS, temperature))
-    bounds = [
-        forward_kl(logits, targets_of(opened(records("answer", top_k)), IDS, temperature))
-        for top_k in (1, 4, 16, 64, VOCABULARY - 1)
-    ]
-    storage = 1e-3 * float(whole)
-    for smaller, larger in zip(bounds, [*bounds[1:], whole], strict=True):
-        assert float(smaller) <= float(larger) + storage
-    assert float(bounds[0]) < 0.9 * float(whole), "the bound at k = 1 would show nothing"
-    assert float(bounds[-1]) == pytest.approx(float(whole), abs=storage)
-
-
-@given(st.integers(0, 2**20), st.sampled_from(TEMPERATURES), st.floats(0.1, 20))
-@settings(deadline=None)
-def test_the_top_k_bound_never_exceeds_the_kl_and_grows_with_k(
-    seed: int, temperature: float, spread: float
-) -> None:
-    teacher_logits = random_logits(seed, spread=spread)
-    student_logits = random_logits(seed + 1, spread=spread)
-    whole = float(reference_kl(student_logits, teacher_logits, temperature).sum())
-    bounds = [
-        float(forward_kl(student_logits, exact_targets(teacher_logits, k, temperature)))
-        for k in range(1, 12)
-    ]
-    slack = 1e-12 * (1 + abs(whole))
-    for smaller, larger in zip(bounds, [*bounds[1:], whole], strict=True):
-        assert smaller <= larger + slack
-    assert bounds[-1] == pytest.approx(whole, rel=1e-9, abs=1e-12)
-
-
 def test_kl_of_a_model_with_itself_is_nothing(records: Any) -> None:
     logits = live(teacher(), "answer", 0)
     assert abs(float(forward_kl(logits, targets_of(opened(records()), IDS[:1], 1.0)))) < 1e-5
-    for top_k in (None, 3):
-        assert float(forward_kl(logits, exact_targets(logits, top_k, 2.0))) == pytest.approx(
-            0, abs=1e-12
-        )
+    assert float(forward_kl(logits, exact_targets(logits, 2.0))) == pytest.approx(0, abs=1e-12)
 
 
 # The other divergences
@@ -238,17 +172,6 @@ def reference_divergence(
     p, q = (
         (logits / targets.temperature).softmax(-1) for logits in (teacher_logits, student_logits)
     )
-    if targets.tokens is not None:
-        p, q = (
-            torch.cat(
-                [
-                    given.gather(-1, targets.tokens),
-                    given.scatter(-1, targets.tokens, 0.0).sum(-1, keepdim=True),
-                ],
-                -1,
-            )
-            for given in (p, q)
-        )
     mean = (p + q) / 2
     rows = {
         "forward_kl": (p * (p / q).log()).sum(-1),
@@ -259,24 +182,22 @@ def reference_divergence(
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("top_k", [None, 1, 4, 11])
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_each_divergence_equals_its_formula_and_its_gradient_finite_differences(
-    name: str, top_k: int | None, temperature: float
+    name: str, temperature: float
 ) -> None:
     teacher_logits, logits = random_logits(0), random_logits(1).requires_grad_()
-    targets = exact_targets(teacher_logits, top_k, temperature)
+    targets = exact_targets(teacher_logits, temperature)
     expected = reference_divergence(name, logits, teacher_logits, targets).sum()
     torch.testing.assert_close(DIVERGENCES[name](logits, targets), expected, rtol=1e-10, atol=0)
     assert torch.autograd.gradcheck(lambda given: DIVERGENCES[name](given, targets), logits)
 
 
-@pytest.mark.parametrize("top_k", [None, 4])
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_each_divergence_of_some_rows_and_the_others_is_that_of_all(
-    name: str, top_k: int | None, records: Any
+    name: str, records: Any
 ) -> None:
-    found = opened(records("answer", top_k))
+    found = opened(records())
     logits = torch.cat([live(student(), "answer", place) for place in range(len(IDS))])
     rows = np.concatenate([found.rows(identity) for identity in IDS])
     whole = DIVERGENCES[name](logits, found.targets(rows, 2.0))
@@ -289,21 +210,9 @@ def test_each_divergence_of_some_rows_and_the_others_is_that_of_all(
     assert 0 < float(whole) <= at_most
 
 
-@given(st.integers(0, 2**20), st.sampled_from(["reverse_kl", "jensen_shannon"]))
-@settings(deadline=None, max_examples=30)
-def test_buckets_only_lower_the_other_divergences(seed: int, name: str) -> None:
-    teacher_logits, student_logits = random_logits(seed), random_logits(seed + 1)
-    bounds = [
-        float(DIVERGENCES[name](student_logits, exact_targets(teacher_logits, k, 1.0)))
-        for k in (*range(1, 12), None)
-    ]
-    for smaller, larger in itertools.pairwise(bounds):
-        assert smaller <= larger + 1e-12 * (1 + abs(larger))
-
-
 def test_jensen_shannon_near_the_teacher_is_a_quarter_of_either_kl() -> None:
     teacher_logits = random_logits(0)
-    targets = exact_targets(teacher_logits, None, 1.0)
+    targets = exact_targets(teacher_logits, 1.0)
     near = teacher_logits + 1e-3 * random_logits(1)
     quarter = float(jensen_shannon(near, targets))
     for kl in (forward_kl, reverse_kl):
@@ -313,9 +222,9 @@ def test_jensen_shannon_near_the_teacher_is_a_quarter_of_either_kl() -> None:
 # Gradients
 
 
-def test_the_gradient_of_whole_kl_is_t_times_the_difference_of_the_distributions() -> None:
+def test_the_gradient_of_kl_is_t_times_the_difference_of_the_distributions() -> None:
     teacher_logits, logits = random_logits(0), random_logits(1).requires_grad_()
-    forward_kl(logits, exact_targets(teacher_logits, None, 2.0)).backward()
+    forward_kl(logits, exact_targets(teacher_logits, 2.0)).backward()
     expected = 2.0 * ((logits / 2).softmax(-1) - (teacher_logits / 2).softmax(-1))
     torch.testing.assert_close(logits.grad, expected.detach(), rtol=0, atol=1e-12)
 
@@ -329,37 +238,10 @@ def test_the_gradient_of_cross_entropy_matches_finite_differences() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_losses_of_half_precision_logits_are_summed_in_single_precision(dtype: Any) -> None:
     logits = random_logits(1, vocabulary=5000).to(dtype)
-    targets = exact_targets(random_logits(0, vocabulary=5000).float(), None, 1.0)
+    targets = exact_targets(random_logits(0, vocabulary=5000).float(), 1.0)
     tokens = torch.tensor([0, 1, 2, 3])
     assert torch.equal(forward_kl(logits, targets), forward_kl(logits.float(), targets))
     assert torch.equal(cross_entropy(logits, tokens), cross_entropy(logits.float(), tokens))
-
-
-def test_a_small_tail_of_the_student_keeps_its_digits() -> None:
-    targets = exact_targets(torch.tensor([[1.0, 0.0, 0.0, 0.0]]), 1, 1.0)
-    logits = torch.tensor([[60.0, 0.0, 0.5, -0.5]], requires_grad=True)
-    loss = forward_kl(logits, targets)
-    loss.backward()
-    # p inside and 1 - p outside, against 1 and next to nothing, which three tokens share.
-    inside = math.e / (math.e + 3)
-    log_tail = math.log(1 + math.exp(0.5) + math.exp(-0.5)) - 60
-    expected = inside * math.log(inside) + (1 - inside) * (math.log(1 - inside) - log_tail)
-    assert float(loss.detach()) == pytest.approx(expected, rel=1e-5)
-    shares = torch.tensor([0.0, 0.5, -0.5]).softmax(-1)
-    gradient = (1 - inside) * torch.cat([torch.ones(1), -shares])
-    torch.testing.assert_close(logits.grad[0], gradient, rtol=1e-5, atol=1e-6)
-
-
-def test_a_tail_too_small_for_single_precision_gives_a_finite_loss_and_gradient() -> None:
-    teacher_logits = torch.tensor([[1.0, 0.0, -1.0, -2.0]])
-    logits = torch.tensor([[300.0, 0.0, -1.0, -2.0]], requires_grad=True)
-    targets = exact_targets(teacher_logits, 1, 1.0)
-    loss = forward_kl(logits, targets)
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(float(targets.log_tail.exp()) * 300, rel=0.02)
-    # The tail's share of the teacher pulls each token outside up, by its share among them.
-    pulled = -targets.log_tail.exp() * torch.tensor([0.0, -1.0, -2.0]).softmax(-1)
-    torch.testing.assert_close(logits.grad[0, 1:], pulled, rtol=1e-4, atol=1e-7)
 
 
 # The record's rows
@@ -367,31 +249,19 @@ def test_a_tail_too_small_for_single_precision_gives_a_finite_loss_and_gradient(
 
 @pytest.mark.parametrize("batch_tokens", [1, 200, 100_000])
 @pytest.mark.parametrize("positions", ["answer", "all"])
-@pytest.mark.parametrize("top_k", [None, 8])
 def test_rows_come_in_the_order_of_the_questions_whatever_the_batches(
-    top_k: int | None, positions: Positions, batch_tokens: int, tmp_path: Path
+    positions: Positions, batch_tokens: int, tmp_path: Path
 ) -> None:
-    found = write_record(tmp_path / "record", positions, top_k, batch_tokens)
+    found = write_record(tmp_path / "record", positions, batch_tokens)
     assert json.loads((tmp_path / "record" / "ids.json").read_text(encoding="utf-8")) == IDS
     offsets = np.load(tmp_path / "record" / "offsets.npy")
     counts = [len(live(teacher(), positions, place)) for place in range(len(IDS))]
     assert offsets.tolist() == [0, *np.cumsum(counts)]
-    layout = Layout(positions, top_k, TEMPERATURES, VOCABULARY, sum(counts))
-    assert replace(found.layout, hidden=None, dtype=None, output=None) == layout
+    assert (found.layout.positions, found.layout.vocabulary) == (positions, VOCABULARY)
+    assert found.layout.rows == sum(counts)
     expected = torch.cat([live(teacher(), positions, place) for place in range(len(IDS))])
-    expected = expected.log_softmax(-1)
-    if top_k is None:
-        log_probs = targets_of(found, IDS, 1.0).log_probs
-        np.testing.assert_allclose(log_probs, expected, rtol=0, atol=2e-4)
-        return
-    assert found.layout == layout
-    log_probs = np.load(tmp_path / "record" / "log_probs.npy")
-    tokens = torch.from_numpy(np.load(tmp_path / "record" / "tokens.npy").astype(np.int64))
-    top = expected.topk(top_k)
-    # Half precision, and of two nearly equal tokens either may come first.
-    np.testing.assert_allclose(log_probs, top.values, rtol=1e-3, atol=1e-3)
-    np.testing.assert_allclose(expected.gather(-1, tokens), top.values, rtol=0, atol=1e-3)
-    assert all(len(set(row)) == top_k for row in tokens.tolist())
+    log_probs = targets_of(found, IDS, 1.0).log_probs
+    np.testing.assert_allclose(log_probs, expected.log_softmax(-1), rtol=0, atol=2e-4)
 
 
 @pytest.mark.parametrize("positions", ["answer", "all"])
@@ -405,51 +275,17 @@ def test_nodes_are_the_tokens_that_the_teacher_read(positions: Positions, record
     assert np.load(records(positions) / "nodes.npy").tolist() == expected
 
 
-def test_tails_hold_the_other_tokens_mass_at_every_recorded_temperature(records: Any) -> None:
-    tails = np.load(records("answer", 8) / "log_tails.npy")
-    logits = torch.cat([live(teacher(), "answer", place) for place in range(len(IDS))])
-    assert tails.shape == (len(logits), 3)
-    for column, temperature in enumerate(TEMPERATURES):
-        ranked = (logits / temperature).softmax(-1).sort(-1, descending=True).values
-        expected = ranked[:, 8:].sum(-1).log()
-        np.testing.assert_allclose(tails[:, column], expected, rtol=0, atol=5e-4)
-
-
-@pytest.mark.parametrize("top_k", [None, 8])
-def test_equal_runs_give_equal_bytes(top_k: int | None, tmp_path: Path, records: Any) -> None:
-    write_record(tmp_path / "record", "answer", top_k)
+def test_equal_runs_give_equal_bytes(tmp_path: Path, records: Any) -> None:
+    write_record(tmp_path / "record")
     one, two = (
         {path.name: path.read_bytes() for path in folder.iterdir()}
-        for folder in (records("answer", top_k), tmp_path / "record")
+        for folder in (records(), tmp_path / "record")
     )
     assert one == two
-    top = {"log_probs.npy", "tokens.npy", "log_tails.npy"}
-    shared = {"record.json", "ids.json", "offsets.npy", "nodes.npy"}
-    assert set(one) == shared | ({"states.npy"} if top_k is None else top)
+    assert set(one) == {"record.json", "ids.json", "offsets.npy", "nodes.npy", "states.npy"}
     for name in set(one) - {"record.json", "ids.json"}:
         column = np.load(tmp_path / "record" / name, mmap_mode="r")
         assert len(one[name]) == column.offset + column.nbytes, name
-
-
-def test_a_top_k_record_of_a_small_vocabulary_takes_four_bytes_a_token(records: Any) -> None:
-    folder = records("answer", 16)
-    assert np.load(folder / "tokens.npy").dtype == np.uint16
-    assert np.load(folder / "log_probs.npy").dtype == np.float16
-
-
-@pytest.mark.parametrize(("vocabulary", "kind"), [(2**16, np.uint16), (2**16 + 1, np.int32)])
-def test_token_ids_of_a_large_vocabulary_take_as_many_bytes_as_they_need(
-    vocabulary: int, kind: Any, tmp_path: Path
-) -> None:
-    model = tiny_model(tiny_config("llama", vocab_size=vocabulary, num_hidden_layers=1))
-    tree = Tree((5, 6), ((7, 8),))
-    # The last token of the vocabulary is by far the most probable one.
-    with torch.no_grad():
-        states = model.model(torch.tensor([[5, 6, 7]])).last_hidden_state[0]
-        model.lm_head.weight[-1] = 9 * states[1] / states[1].norm()
-    record(model, ["q"], [tree], "answer", 2, [1.0], tmp_path / "record", unkept(tmp_path))
-    assert np.load(tmp_path / "record" / "tokens.npy").dtype == kind
-    assert targets_of(opened(tmp_path / "record"), ["q"], 1.0).tokens[0, 0] == vocabulary - 1
 
 
 @pytest.mark.parametrize("harm", ["none", "empty", "halved", "another shape", "another row"])
@@ -465,12 +301,12 @@ def test_a_record_that_was_interrupted_ends_in_the_same_bytes(
                 raise KeyboardInterrupt
 
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
-    given = (IDS, trees, "answer", 8, TEMPERATURES, tmp_path / "record")
+    given = (IDS, trees, "answer", tmp_path / "record")
     (tmp_path / "state").mkdir()
     with pytest.raises(KeyboardInterrupt):
         record(teacher(), *given, Stopping(tmp_path / "state", 0.0), 100)
     assert not (tmp_path / "record").exists()
-    (column,) = (tmp_path / "state").rglob("log_tails.npy")
+    (column,) = (tmp_path / "state").rglob("states.npy")
     values = np.load(column)
     if harm in ("empty", "halved"):
         os.truncate(column, 0 if harm == "empty" else column.stat().st_size // 2)
@@ -486,7 +322,7 @@ def test_a_record_that_was_interrupted_ends_in_the_same_bytes(
     assert (f"goes on behind 2 of {batches} batches" in said) == (harm == "none")
     for found, expected in zip(scores, score_choices(teacher(), trees), strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    write_record(tmp_path / "whole", "answer", 8, 100)
+    write_record(tmp_path / "whole", "answer", 100)
     for path in (tmp_path / "whole").iterdir():
         assert (tmp_path / "record" / path.name).read_bytes() == path.read_bytes()
 
@@ -494,23 +330,6 @@ def test_a_record_that_was_interrupted_ends_in_the_same_bytes(
 def first_row(trees: Sequence[Tree], place: int) -> int:
     """Where in a record of `answer` positions a question's rows begin."""
     return sum(len(tree.rows("answer")) for tree in trees[:place])
-
-
-@pytest.mark.parametrize("top_k", [None, 8])
-def test_targets_move_to_another_device_whole(top_k: int | None, records: Any) -> None:
-    targets = targets_of(opened(records("answer", top_k)), IDS[:1], 2.0)
-    moved = targets.to(torch.device("meta"))
-    assert moved.temperature == 2.0
-    for name in ("log_probs", "tokens", "log_tail"):
-        before, after = getattr(targets, name), getattr(moved, name)
-        assert (before is None) == (after is None)
-        assert after is None or (after.device.type, after.shape) == ("meta", before.shape)
-
-
-def test_a_top_k_of_the_whole_vocabulary_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"top_k is {VOCABULARY}.*has {VOCABULARY} tokens"):
-        write_record(tmp_path / "record", "answer", VOCABULARY)
-    assert not any(tmp_path.iterdir())
 
 
 # Reading
@@ -522,7 +341,7 @@ def test_reading_takes_the_rows_asked_for_and_not_the_file(tmp_path: Path) -> No
     folder.mkdir()
     output = OutputLayer(torch.nn.Linear(hidden, vocabulary, bias=False), None)
     digest = hashlib.sha256(output.linear.weight.detach().numpy().tobytes()).hexdigest()
-    layout = Layout("answer", None, [1.0], vocabulary, rows, hidden, "float32", digest)
+    layout = Layout("answer", vocabulary, rows, hidden, "float32", digest)
     (folder / "record.json").write_text(json.dumps(asdict(layout)), encoding="utf-8")
     ids = [str(number) for number in range(questions)]
     (folder / "ids.json").write_text(json.dumps(ids), encoding="utf-8")
@@ -540,33 +359,23 @@ def test_reading_takes_the_rows_asked_for_and_not_the_file(tmp_path: Path) -> No
     assert peak < 10 * 80 * hidden * 4
 
 
-def test_a_temperature_that_was_not_recorded_is_named(records: Any) -> None:
-    folder = records("answer", 8)
-    with pytest.raises(UserError) as caught:
-        targets_of(opened(folder), IDS[:1], 3.0)
-    assert str(caught.value) == (
-        f"distill.temperature is 3.0, but {folder} holds [1.0, 2.0, 4.0]; add it to "
-        "teacher_logits.temperatures"
-    )
-
-
-def test_a_whole_record_serves_any_temperature(records: Any) -> None:
+def test_a_record_serves_any_temperature(records: Any) -> None:
     targets = targets_of(opened(records()), IDS[:1], 3.0)
     expected = (live(teacher(), "answer", 0) / 3).log_softmax(-1)
     torch.testing.assert_close(targets.log_probs.double(), expected, rtol=0, atol=2e-4)
 
 
-# Whole records
+# The teacher behind it
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
-def test_a_whole_record_gives_back_the_teachers_own_logits(
+def test_a_record_gives_back_the_teachers_own_logits(
     family: str, dtype: Any, tmp_path: Path
 ) -> None:
     model = tiny_model(tiny_config(family)).to(dtype)
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
-    record(model, IDS, trees, "all", None, [1.0], tmp_path / "record", unkept(tmp_path))
+    record(model, IDS, trees, "all", tmp_path / "record", unkept(tmp_path))
     found = Record(tmp_path / "record", lambda: output_layer(model))
     assert found.layout.dtype == str(dtype).removeprefix("torch.")
     for place, tree in enumerate(trees):
@@ -579,13 +388,13 @@ def test_a_whole_record_gives_back_the_teachers_own_logits(
         torch.testing.assert_close(targets.log_probs, logits.log_softmax(-1), rtol=0, atol=within)
 
 
-def test_a_whole_record_takes_a_state_a_row(records: Any) -> None:
+def test_a_record_takes_a_state_a_row(records: Any) -> None:
     states = np.load(records() / "states.npy")
     assert states.shape[1] == teacher().config.hidden_size
     assert states.dtype == np.float32
 
 
-def test_a_whole_record_of_another_teacher_is_refused(records: Any) -> None:
+def test_a_record_of_another_teacher_is_refused(records: Any) -> None:
     with pytest.raises(UserError, match="not made with this teacher's output matrix"):
         Record(records(), lambda: output_layer(student()))
 
@@ -621,23 +430,16 @@ def test_a_teacher_without_an_output_matrix_is_named(tmp_path: Path) -> None:
         read_output_layer(tmp_path, "float32", "cpu")
 
 
-def test_a_top_k_record_never_asks_for_its_teacher(records: Any) -> None:
-    def unasked() -> OutputLayer:
-        raise AssertionError
-
-    Record(records("answer", 8), unasked)
-
-
-def test_no_whole_record_is_made_of_an_output_layer_with_a_bias(tmp_path: Path) -> None:
+def test_no_record_is_made_of_an_output_layer_with_a_bias(tmp_path: Path) -> None:
     model = tiny_model(tiny_config("llama"))
     model.lm_head.bias = torch.nn.Parameter(torch.ones(VOCABULARY))
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
-    with pytest.raises(UserError, match=r"set teacher_logits\.top_k to a number"):
-        record(model, IDS, trees, "all", None, [1.0], tmp_path / "record", unkept(tmp_path))
+    with pytest.raises(UserError, match="has a bias, which no record holds"):
+        record(model, IDS, trees, "all", tmp_path / "record", unkept(tmp_path))
     assert not any(tmp_path.iterdir())
 
 
-COLUMNS = ("offsets", "nodes", "log_probs", "tokens", "log_tails")
+COLUMNS = ("offsets", "nodes", "states")
 
 
 @pytest.mark.parametrize(
@@ -651,7 +453,7 @@ COLUMNS = ("offsets", "nodes", "log_probs", "tokens", "log_tails")
 def test_a_record_with_a_harmed_file_is_named(
     name: str, harm: str, records: Any, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    folder = shutil.copytree(records(), tmp_path / "record")
     path = folder / name
     whole = path.read_bytes()
     if harm == "missing":
@@ -668,7 +470,7 @@ def test_a_record_with_a_harmed_file_is_named(
 def test_a_record_with_a_column_of_another_length_is_named(
     name: str, records: Any, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    folder = shutil.copytree(records(), tmp_path / "record")
     np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[:-1])
     with pytest.raises(UserError, match="no whole record") as caught:
         opened(folder)
@@ -679,7 +481,7 @@ def test_a_record_with_a_column_of_another_length_is_named(
 def test_offsets_that_do_not_lead_through_the_rows_are_named(
     harm: str, records: Any, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    folder = shutil.copytree(records(), tmp_path / "record")
     offsets = np.load(folder / "offsets.npy")
     place = {"starts late": 0, "ends early": -1, "goes back": 2}[harm]
     offsets[place] += {"starts late": 1, "ends early": -1, "goes back": 10**6}[harm]
@@ -693,7 +495,7 @@ def test_offsets_that_do_not_lead_through_the_rows_are_named(
 def test_a_column_of_another_form_is_named(
     harm: str, name: str, records: Any, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    folder = shutil.copytree(records(), tmp_path / "record")
     path = folder / f"{name}.npy"
     column = np.load(path)
     if harm == "last byte":
@@ -719,37 +521,19 @@ def test_a_column_of_another_form_is_named(
     [
         ({"vocabulary": 0}, "must be numbers above 0"),
         ({"rows": 0}, "must be numbers above 0"),
-        ({"top_k": 0}, "must be numbers above 0"),
-        ({"top_k": True}, "must be numbers above 0"),
-        ({"top_k": None}, "hidden, vocabulary and rows must be numbers above 0"),
-        ({"top_k": None, "hidden": 8, "dtype": "float8"}, "dtype is 'float8', not one of float32"),
-        ({"hidden": 8}, "hidden, dtype and output are those of a whole record"),
-        ({"temperatures": 1.0}, "temperatures must be a list"),
-        ({"temperatures": [1.0, "2", 4.0]}, "temperatures must be a list"),
+        ({"hidden": True}, "hidden, vocabulary and rows must be numbers above 0"),
+        ({"dtype": "float8"}, "dtype is 'float8', not one of float32"),
         ({"positions": "some"}, "positions is 'some'"),
     ],
 )
 def test_a_layout_with_another_value_is_named(
     changed: dict[str, Any], said: str, records: Any, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
+    folder = shutil.copytree(records(), tmp_path / "record")
     layout = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     (folder / "record.json").write_text(json.dumps(layout | changed), encoding="utf-8")
     with pytest.raises(UserError, match=said):
         opened(folder)
-
-
-def test_tokens_beyond_the_vocabulary_are_refused(records: Any, tmp_path: Path) -> None:
-    folder = shutil.copytree(records("answer", 8), tmp_path / "record")
-    tokens = np.load(folder / "tokens.npy")
-    for token, refused in ((VOCABULARY - 1, False), (VOCABULARY, True)):
-        tokens[0, 3] = token
-        np.save(folder / "tokens.npy", tokens)
-        if refused:
-            with pytest.raises(UserError, match=f"beyond its vocabulary of {VOCABULARY}"):
-                targets_of(opened(folder), IDS[:1], 1.0)
-        else:
-            assert targets_of(opened(folder), IDS[:1], 1.0).tokens[0, 3] == token
 
 
 @pytest.mark.parametrize(
@@ -813,7 +597,7 @@ def test_a_question_whose_choices_changed_is_refused(records: Any) -> None:
 def test_the_stage_records_what_the_parameters_ask_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_params(tmp_path, teacher_logits={"positions": "all", "top_k": None})
+    write_params(tmp_path, teacher_logits={"positions": "all"})
     write_questions(tmp_path / "questions.jsonl", QUESTIONS)
     save_model(teacher(), tiny_tokenizer(), tmp_path / "teacher")
     arguments = ("--teacher", "teacher", "--questions", "questions.jsonl", "--out", "record")
@@ -823,7 +607,7 @@ def test_the_stage_records_what_the_parameters_ask_for(
     lengths = [[len(choice) for choice in question.choices] for question in QUESTIONS]
     assert read_labels(choices, QUESTIONS) == list(first_ranked(scores, lengths, "per_character"))
     found = opened(tmp_path / "record")
-    assert (found.layout.positions, found.layout.top_k) == ("all", None)
+    assert found.layout.positions == "all"
     logits = live(student(), "all", 0)
     expected = reference_kl(logits, live(teacher(), "all", 0), 1.0).sum()
     kl = forward_kl(logits, targets_of(found, IDS[:1], 1.0))

@@ -64,7 +64,7 @@ def _make_model(folder: Path) -> None:
 
 
 def write_record(folder: Path) -> None:
-    """A top-k record of a tiny teacher."""
+    """A record of a tiny teacher."""
     shutil.copytree(_once("record", _make_record), folder)
 
 
@@ -76,7 +76,7 @@ def _make_record(folder: Path) -> None:
     with TemporaryDirectory() as scratch:
         state = Unfinished(Path(scratch), math.inf)
         teacher = tiny_model(tiny_config("llama"))
-        record(teacher, record_ids(), record_trees(), "answer", 3, [1.0, 2.0], folder, state)
+        record(teacher, record_ids(), record_trees(), "answer", folder, state)
 
 
 @cache

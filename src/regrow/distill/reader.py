@@ -23,25 +23,12 @@ class Targets:
     """The teacher's distributions at some rows, at one temperature.
 
     Attributes:
-        log_probs: [rows, k] (or [rows, vocabulary] if whole) float32.
-        tokens: [rows, k] int64, or none if whole.
-        log_tail: [rows] float32, the log of the other tokens' mass, or none if whole.
-        temperature: what all of these, and the student's logits, are softened by.
+        log_probs: [rows, vocabulary] float32.
+        temperature: what these, and the student's logits, are softened by.
     """
 
     log_probs: torch.Tensor
-    tokens: torch.Tensor | None
-    log_tail: torch.Tensor | None
     temperature: float
-
-    def to(self, device: torch.device) -> "Targets":
-        """The same distributions on another device."""
-        return Targets(
-            self.log_probs.to(device),
-            None if self.tokens is None else self.tokens.to(device),
-            None if self.log_tail is None else self.log_tail.to(device),
-            self.temperature,
-        )
 
 
 class Record:
@@ -49,7 +36,7 @@ class Record:
 
     Args:
         folder: the record's.
-        output: gives the teacher's output layer; asked by a whole record alone.
+        output: gives the teacher's output layer.
 
     Raises:
         UserError: the folder holds no record, or one of another teacher than `output` is of.
@@ -77,8 +64,8 @@ class Record:
             ) from error
         self._places = {identity: place for place, identity in enumerate(ids)}
         self._folder = folder
-        self._output = output() if self.layout.top_k is None else None
-        if self._output and not self._is_of(self._output.linear):
+        self._output = output()
+        if not self._is_of(self._output.linear):
             raise UserError(
                 f"{folder} was not made with this teacher's output matrix; give --teacher the "
                 "model that it was made with, or run the stage teacher_logits again"
@@ -113,61 +100,23 @@ class Record:
         return np.arange(start, stop)
 
     def targets(self, rows: Integers, temperature: float) -> Targets:
-        """The teacher's distributions at `rows`.
-
-        Raises:
-            UserError: a top-k record that was not made with this temperature.
-        """
-        if self._output is not None:
-            return self._whole(self._output, rows, temperature)
-        if temperature not in self.layout.temperatures:
-            raise UserError(
-                f"distill.temperature is {temperature}, but {self._folder} holds "
-                f"{self.layout.temperatures}; add it to teacher_logits.temperatures"
-            )
-        place = self.layout.temperatures.index(temperature)
-        log_probs = torch.from_numpy(self._columns["log_probs"][rows].astype(np.float32))
-        log_tail = torch.from_numpy(self._columns["log_tails"][rows, place])
-        # The top k share what the tail leaves: one normalisation undoes both the softening and
-        # the rounding to float16.
-        inside = torch.log1p(-log_tail.exp()).unsqueeze(-1)
-        softened = (log_probs / temperature).log_softmax(-1) + inside
-        tokens = torch.from_numpy(self._columns["tokens"][rows].astype(np.int64))
-        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.layout.vocabulary:
-            raise UserError(
-                f"{self._folder} holds tokens beyond its vocabulary of {self.layout.vocabulary}; "
-                "run the stage teacher_logits again"
-            )
-        return Targets(softened, tokens, log_tail, temperature)
-
-    def _whole(self, output: OutputLayer, rows: Integers, temperature: float) -> Targets:
-        weight = output.linear.weight
+        """The teacher's distributions at `rows`, softened by `temperature`."""
+        weight = self._output.linear.weight
         states = torch.from_numpy(self._columns["states"][rows])
         if weight.dtype == torch.bfloat16:
             states = states.view(torch.bfloat16)
         with torch.no_grad():
-            logits = output(states.to(weight.device)).float()
-            log_probs = (logits / temperature).log_softmax(-1)
-        return Targets(log_probs, None, None, temperature)
+            logits = self._output(states.to(weight.device)).float()
+            return Targets((logits / temperature).log_softmax(-1), temperature)
 
 
 def _check_layout(layout: Layout) -> None:
     """Raise `ValueError` at a value that `record` does not write."""
-    whole = layout.top_k is None
-    numbers: list[Any] = [
-        *(layout.vocabulary, layout.rows),
-        layout.hidden if whole else layout.top_k,
-    ]
+    numbers: list[Any] = [layout.vocabulary, layout.rows, layout.hidden]
     if not all(type(number) is int and number > 0 for number in numbers):
-        kept = "hidden" if whole else "top_k"
-        raise ValueError(f"record.json: {kept}, vocabulary and rows must be numbers above 0")
-    if whole and not (isinstance(layout.dtype, str) and layout.dtype in STATES):
+        raise ValueError("record.json: hidden, vocabulary and rows must be numbers above 0")
+    if not (isinstance(layout.dtype, str) and layout.dtype in STATES):
         raise ValueError(f"record.json: dtype is {layout.dtype!r}, not one of {', '.join(STATES)}")
-    if not whole and (layout.hidden, layout.dtype, layout.output) != (None, None, None):
-        raise ValueError("record.json: hidden, dtype and output are those of a whole record")
-    temperatures: Any = layout.temperatures
-    if not isinstance(temperatures, list) or not all(type(t) in (int, float) for t in temperatures):
-        raise ValueError("record.json: temperatures must be a list of numbers")
     if layout.positions not in get_args(Positions):
         raise ValueError(f"record.json: positions is {layout.positions!r}")
 

@@ -8,12 +8,9 @@ A record is a folder. It holds a distribution for every node of the questions' t
 - `offsets.npy` [questions + 1] int64: question q owns rows offsets[q] to offsets[q + 1];
 - `nodes.npy` [rows] int32: the token that the teacher read there, so that a record is never laid
   over another tokenisation;
-- whole: `states.npy` [rows, hidden], the teacher's last hidden states in its own type (bfloat16 as
+- `states.npy` [rows, hidden], the teacher's last hidden states in its own type (bfloat16 as
   uint16). With the teacher's output matrix, of which `record.json` holds a hash, they give every
-  logit back, at a fiftieth to a hundredth of the logits' size;
-- top-k: `tokens.npy` [rows, k] uint16 or int32, `log_probs.npy` [rows, k] float16, natural log at
-  temperature 1, most probable first, and `log_tails.npy` [rows, temperatures] float32, the log of
-  all other tokens' mass at each recorded temperature.
+  logit back, at a fiftieth to a hundredth of the logits' size.
 """
 
 import hashlib
@@ -43,8 +40,6 @@ class Layout:
 
     Attributes:
         positions: `answer` or `all`, see `Tree.rows`.
-        top_k: tokens a row, or none for a whole record; the last three are of a whole one alone.
-        temperatures: those whose tails are recorded.
         vocabulary: tokens of the teacher.
         rows: all positions recorded.
         hidden: numbers a state.
@@ -53,28 +48,18 @@ class Layout:
     """
 
     positions: Positions
-    top_k: int | None
-    temperatures: list[float]
     vocabulary: int
     rows: int
-    hidden: int | None = None
-    dtype: str | None = None
-    output: str | None = None
+    hidden: int
+    dtype: str
+    output: str
 
     def columns(self, questions: int) -> dict[str, Column]:
         """The type and shape of each column of a record of so many questions."""
-        found: dict[str, Column] = {
+        return {
             "offsets": (np.int64, (questions + 1,)),
             "nodes": (np.int32, (self.rows,)),
-        }
-        if self.hidden is not None and self.dtype is not None:
-            return found | {"states": (STATES[self.dtype], (self.rows, self.hidden))}
-        assert self.top_k is not None  # of a record that is not whole
-        token = np.uint16 if self.vocabulary <= 2**16 else np.int32
-        return found | {
-            "tokens": (token, (self.rows, self.top_k)),
-            "log_probs": (np.float16, (self.rows, self.top_k)),
-            "log_tails": (np.float32, (self.rows, len(self.temperatures))),
+            "states": (STATES[self.dtype], (self.rows, self.hidden)),
         }
 
 
@@ -91,12 +76,12 @@ def hash_of_matrix(linear: Any) -> str:
     """SHA-256 of an output matrix, from which alone the same states give the same logits.
 
     Raises:
-        UserError: the layer also adds a bias, which a whole record does not hold.
+        UserError: the layer also adds a bias, which a record does not hold.
     """
     if linear.bias is not None:
         raise UserError(
-            "this model's output layer has a bias, of which no whole record is made; set "
-            "teacher_logits.top_k to a number"
+            "this model's output layer has a bias, which no record holds; take a model whose "
+            "output layer has none"
         )
     weight = linear.weight.detach()
     # Under FSDP2 each rank holds some of its rows.

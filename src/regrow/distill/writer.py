@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ import torch
 
 from regrow.distill.record import Column, Layout, as_stored, hash_of_matrix
 from regrow.model.forward import read_rows
-from regrow.model.scoring import branch_log_probs, rounds, row_parts
+from regrow.model.scoring import branch_log_probs, rounds
 from regrow.model.trees import Positions, Tree, by_tokens, flat_rows, pack
 from regrow.support import ranks
-from regrow.support.errors import UserError
 from regrow.support.files import flush, replacing, write_json
 from regrow.support.resume import Unfinished
 
@@ -34,8 +33,6 @@ def record(
     ids: Sequence[str],
     trees: Sequence[Tree],
     positions: Positions,
-    top_k: int | None,
-    temperatures: Sequence[float],
     out: Path,
     state: Unfinished,
     batch_tokens: int = BATCH_TOKENS,
@@ -53,30 +50,21 @@ def record(
         ids: the questions' ids.
         trees: their trees, in the same order.
         positions: `answer` or `all`, see `Tree.rows`.
-        top_k: how many tokens a row keeps; none keeps what gives the whole distribution.
-        temperatures: those whose tail mass is kept beside the top k.
         out: the folder to write.
         state: keeps the rows recorded so far, and those of an interrupted run.
         batch_tokens: nodes a batch holds at most.
     """
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    if top_k is not None and top_k >= vocabulary:
-        raise UserError(
-            f"teacher_logits.top_k is {top_k}, but the vocabulary has {vocabulary} tokens; lower "
-            "it, or set it to null to record whole distributions"
-        )
     counts = [len(tree.rows(positions)) for tree in trees]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    rows = int(offsets[-1])
-    layout = Layout(positions, top_k, list(temperatures), vocabulary, rows)
-    if top_k is None:
-        output = model.get_output_embeddings()
-        layout = replace(
-            layout,
-            hidden=output.in_features,
-            dtype=str(model.dtype).removeprefix("torch."),
-            output=hash_of_matrix(output),
-        )
+    output = model.get_output_embeddings()
+    layout = Layout(
+        positions=positions,
+        vocabulary=output.weight.shape[0],
+        rows=int(offsets[-1]),
+        hidden=output.in_features,
+        dtype=str(model.dtype).removeprefix("torch."),
+        output=hash_of_matrix(output),
+    )
     batches = by_tokens(trees, batch_tokens)
     spans = [slice(*offsets[place : place + 2].tolist()) for place in range(len(trees))]
     folder = state.folder / "record"
@@ -156,9 +144,7 @@ def _keep(
 
 def _describe(folder: Path, layout: Layout, ids: Sequence[str], offsets: npt.NDArray[Any]) -> None:
     """Write all but the columns."""
-    values = asdict(layout)
-    of_states = {"hidden", "dtype", "output"} if layout.top_k is not None else set()
-    write_json(folder / "record.json", {key: values[key] for key in values if key not in of_states})
+    write_json(folder / "record.json", asdict(layout))
     (folder / "ids.json").write_text(json.dumps(list(ids)), encoding="utf-8")
     np.save(folder / "offsets.npy", offsets, allow_pickle=False)
 
@@ -224,32 +210,10 @@ def _distributions(model: Any, trees: Sequence[Tree], layout: Layout) -> Found:
     states, logits = read_rows(model, batch, rows, lambda states, output: (states, output(states)))
     states, logits = states.to(model.dtype), logits.float()
     found: dict[str, npt.NDArray[Any]] = {
-        "nodes": batch.input_ids.reshape(-1)[rows].numpy().astype(np.int32)
+        "nodes": batch.input_ids.reshape(-1)[rows].numpy().astype(np.int32),
+        "states": as_stored(states),
     }
-    if layout.top_k is None:
-        found["states"] = as_stored(states)
-    else:
-        parts = [_top(part, layout.top_k, layout.temperatures) for part in row_parts(logits)]
-        found |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     bounds = np.cumsum([len(tree.rows(layout.positions)) for tree in trees])[:-1]
     split = {name: np.split(values, bounds) for name, values in found.items()}
     columns = [{name: parts[place] for name, parts in split.items()} for place in range(len(trees))]
     return columns, branch_log_probs(logits, trees, layout.positions)
-
-
-def _top(
-    logits: torch.Tensor, top_k: int, temperatures: Sequence[float]
-) -> dict[str, npt.NDArray[Any]]:
-    """The columns of a top-k record, from logits [rows, vocabulary]."""
-    top = logits.topk(top_k, dim=-1)
-    log_probs = top.values - logits.logsumexp(-1, keepdim=True)
-    rest = logits.scatter(-1, top.indices, float("-inf"))
-    tails = [
-        (rest / temperature).logsumexp(-1) - (logits / temperature).logsumexp(-1)
-        for temperature in temperatures
-    ]
-    return {
-        "tokens": top.indices.cpu().numpy(),
-        "log_probs": log_probs.cpu().numpy(),
-        "log_tails": torch.stack(tails, -1).cpu().numpy(),
-    }

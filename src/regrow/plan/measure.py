@@ -58,19 +58,17 @@ def measured(study: Study) -> Rates:
     with tempfile.TemporaryDirectory() as folder, chdir(folder):
 
         def write(out: Path, count: int) -> None:
-            given = (kept.positions, kept.top_k, kept.temperatures, out)
             with unfinished(out, [], [], 1e9) as state:
-                record(model, ids[:count], trees[:count], *given, state)
+                record(model, ids[:count], trees[:count], kept.positions, out, state)
 
         flops = trees_forward(shape.costs, trees[:RECORDED], kept.positions)
         speed["teacher_logits"] = flops / _seconds(lambda: write(Path("timed"), RECORDED))
         write(Path("record"), len(trees))
         opened = Record(Path("record"), lambda: output_layer(model))
-        temperature = kept.temperatures[0]
         tasks = {
             "finetune": finetuning_task(trees, [0] * len(trees), params.finetune.positions),
             "distill": distillation_task(
-                trees, ids, opened, temperature, params.distill.divergence
+                trees, ids, opened, params.distill.temperature, params.distill.divergence
             ),
         }
         for name, task in tasks.items():

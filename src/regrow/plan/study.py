@@ -143,11 +143,7 @@ def _before(study: Study, dense: Shape) -> Iterator[Row]:
     trees = study.questions.take(params.data.train)
     load = inference_load(trees, record.positions, RECORD_TOKENS)
     kept = sum(len(tree.rows(record.positions)) for tree in trees)
-    if record.top_k is None:
-        row = dense.config.hidden_size * BYTES[study.compute.dtype]
-    else:
-        token = 2 if dense.config.vocab_size <= 2**16 else 4
-        row = record.top_k * (token + 2) + 4 * len(record.temperatures)
+    row = dense.config.hidden_size * BYTES[study.compute.dtype]
     flops = trees_forward(dense.costs, trees, record.positions)
     seconds = study.time(flops, "teacher_logits", size + kept * row)
     peak = partial(memory.inference, dense, load, copies=2)

@@ -36,8 +36,7 @@ ROWS = {
     "answers: {finetune.labels}",
     "KL self-distillation": "Learning rate {distill.learning_rate}, divergence "
     "{distill.divergence}, temperature {distill.temperature}, positions "
-    "{teacher_logits.positions}, likeliest tokens recorded: {teacher_logits.top_k} (null: the "
-    "whole distribution)",
+    "{teacher_logits.positions}",
     "Comparison": "By {compare.accuracy} accuracy; intervals at confidence {compare.confidence} "
     "from {compare.resamples} draws, seed {compare.seed}; margin {compare.margin}",
     "Named before the run": "primary: {compare.primary}; secondary: {compare.secondary}",

@@ -26,8 +26,6 @@ def main(teacher: Path, questions: Path, out: Path, choices: Path) -> None:
             [question.id for question in asked],
             trees,
             params.teacher_logits.positions,
-            params.teacher_logits.top_k,
-            params.teacher_logits.temperatures,
             out,
             state,
         )

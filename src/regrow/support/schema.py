@@ -149,15 +149,9 @@ class Teacher(Section):
 
 
 class TeacherLogits(Section):
-    """What is recorded of the teacher's distributions.
-
-    `top_k: null` records whole distributions, as the teacher's last hidden states. With a number,
-    the rest of the mass is one tail bucket, whose size is recorded for each of `temperatures`.
-    """
+    """At which positions the teacher's distributions are recorded, as its last hidden states."""
 
     positions: Positions
-    top_k: Count | None
-    temperatures: Annotated[list[Positive], Field(min_length=1)]
 
 
 class Prune(Section):
@@ -284,17 +278,6 @@ class Params(Section):
                     f"{key} asks for {largest} questions but data.train holds only "
                     f"{self.data.train}; lower the one or raise the other"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _temperature_is_recorded(self) -> Self:
-        record = self.teacher_logits
-        if record.top_k is not None and self.distill.temperature not in record.temperatures:
-            raise ValueError(
-                f"distill.temperature is {self.distill.temperature}, but the top-k record holds "
-                f"only teacher_logits.temperatures = {record.temperatures}; add it there, or set "
-                "teacher_logits.top_k to null"
-            )
         return self
 
     @model_validator(mode="after")
