@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import track
 from torch.nn.parallel import DistributedDataParallel
 
 from regrow.model.forward import read_rows
@@ -100,7 +101,8 @@ def train(
     if compute.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     engine.train()
-    for number in range(len(logged) + 1, len(steps) + 1):
+    numbers = range(len(logged) + 1, len(steps) + 1)
+    for number in track(numbers, "Training", len(steps), len(logged), disable=not ranks.first()):
         rate = learning_rate * _share_of_rate(number - 1, len(steps), settings)
         torch.manual_seed(_seed_of_step(seed, len(earlier) + number))
         loss = _backward(engine, task, steps[number - 1], compute.micro_batch)
