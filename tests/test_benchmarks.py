@@ -157,7 +157,6 @@ def test_the_runner_writes_what_it_measures(study, tmp_path, in_process, monkeyp
     if has_bfloat16_products("cpu"):
         parts.append("precision")
     monkeypatch.setattr(training, "epoch", lambda *_: Row(group="training", name="an epoch"))
-    monkeypatch.setattr(record, "effect", lambda *_: Row(group="record", name="two students"))
     results = run.measure(study, parts, 2, QUESTIONS, out)
     read = json.loads(out.read_text(encoding="utf-8"))
     assert Results.model_validate(read) == results == read_results(out)

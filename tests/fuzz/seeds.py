@@ -212,7 +212,9 @@ def _params() -> bytes:
         "model": {"source": "hf:org/name@main", "sha256": "0" * 64},
         "data": PARAMS["data"] | {"source": "file:a.jsonl"},
         "evaluate": {
-            "transfer": {"piqa": {"source": "file:b.jsonl", "sha256": None, "questions": 5}}
+            "transfer": {
+                "piqa": {"source": "file:b.jsonl", "sha256": None, "columns": None, "questions": 5}
+            }
         },
     }
     return yaml.safe_dump(values).encode()
