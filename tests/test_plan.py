@@ -16,7 +16,8 @@ from conftest import PARAMS, ROOT
 from regrow.model.folders import count_parameters
 from regrow.plan import memory
 from regrow.plan.fit import Machine, advice
-from regrow.plan.loads import Questions, steps_of, training_load, trees_of
+from regrow.plan.flops import Costs
+from regrow.plan.loads import Questions, training_flops, training_load, trees_of
 from regrow.plan.memory import Load
 from regrow.plan.shapes import shape_of
 from regrow.plan.study import SPEEDS, Rates, Study, rows
@@ -100,9 +101,11 @@ def test_steps_and_micro_batches():
     trees = trees_of([(10 + number, (2, 2)) for number in range(12)])
     settings = Training(**PARAMS["training"])
     compute = Compute(**PARAMS["compute"])
-    assert steps_of(12, settings) == 3
-    assert steps_of(13, settings.model_copy(update={"epochs": 2})) == 7
-    assert steps_of(12, settings.model_copy(update={"steps": 5})) == 5
+    tokens = sum(tree.nodes for tree in trees)
+    for changes, questions in (({}, 12), ({"epochs": 2}, 24), ({"steps": 5}, 20)):
+        given = settings.model_copy(update=changes)
+        flops = training_flops(Costs(1, 0, 0), trees, "all", given, compute)
+        assert flops == 3 * tokens * questions // 12
     whole = training_load(trees, "all", settings, compute)
     part = training_load(trees, "all", settings, compute.model_copy(update={"micro_batch": 1}))
     assert part == Load(1, 23, 23) and whole.read == 20 + 21 + 22 + 23

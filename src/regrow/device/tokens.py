@@ -111,9 +111,10 @@ def add_tokenizer(
     )
     writer.add_add_bos_token(bool(leading))
     first = leading[0] if leading else config.get("bos_token_id")
+    last = config.get("eos_token_id")
     for add, token in (
         (writer.add_bos_token_id, first),
-        (writer.add_eos_token_id, _first(config.get("eos_token_id"))),
+        (writer.add_eos_token_id, last[0] if isinstance(last, list) and last else last),
         (writer.add_pad_token_id, config.get("pad_token_id")),
     ):
         if token is not None:
@@ -150,7 +151,3 @@ def _rules(given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
         "Split": given.get("pattern", {}).get("Regex"),
     }
     return ((kind, details.get(kind)),)
-
-
-def _first(token: Any) -> Any:
-    return token[0] if isinstance(token, list) and token else token

@@ -37,11 +37,6 @@ def trees_of(lengths: Sequence[tuple[int, Sequence[int]]]) -> list[Tree]:
     ]
 
 
-def steps_of(count: int, settings: Training) -> int:
-    """Steps of a training on so many questions."""
-    return settings.steps or -(-count * settings.epochs // settings.batch_size)
-
-
 def training_flops(
     costs: Costs, trees: Sequence[Tree], positions: Positions, settings: Training, compute: Compute
 ) -> int:
@@ -50,9 +45,7 @@ def training_flops(
     Twice the forward pass for the gradients of weights and activations, as is usual (Kaplan et al.
     2020, arXiv 2001.08361).
     """
-    read = steps_of(len(trees), settings) * settings.batch_size
-    if settings.steps is None:
-        read = len(trees) * settings.epochs
+    read = (settings.steps or 0) * settings.batch_size or len(trees) * settings.epochs
     passes = 4 if compute.checkpointing else 3
     return passes * trees_forward(costs, trees, positions) * read // len(trees)
 

@@ -141,8 +141,7 @@ def from_hub(
     if match["split"] and kind == "model":
         raise UserError(f"{key} is {uri}, a split of a data set; name a model")
     try:
-        look_up = HfApi().model_info if kind == "model" else HfApi().dataset_info
-        info = look_up(repository, revision=match["revision"])
+        info = HfApi().repo_info(repository, repo_type=kind, revision=match["revision"])
         commit = str(info.sha)
         if match["split"]:
             config, split = match["config"], match["split"]

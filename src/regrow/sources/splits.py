@@ -37,9 +37,13 @@ def split(
             f"{key} holds {count} questions, but {asked} is {sum(sizes.values())}; lower them or "
             "name a larger source"
         )
-    order = sorted(range(count), key=lambda index: _draw(seed, source.questions[index].id))
+
+    def place(index: int) -> bytes:
+        return hashlib.sha256(f"{seed}\n{source.questions[index].id}".encode()).digest()
+
+    order = sorted(range(count), key=place)
     *front, last = sizes.values()
-    starts = [sum(front[:place]) for place in range(len(front))] + [count - last]
+    starts = [sum(front[:part]) for part in range(len(front))] + [count - last]
     return [
         Labelled(
             [source.questions[i] for i in order[start : start + size]],
@@ -57,7 +61,3 @@ def check_disjoint(source: Labelled, test_source: Labelled) -> None:
             f"data.source and data.test_source share {len(shared)} question ids, as "
             f"{min(shared)!r}; a test question must not be trained on: name disjoint sources"
         )
-
-
-def _draw(seed: int, question_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}\n{question_id}".encode()).digest()

@@ -40,14 +40,6 @@ def entries(module: str, table: str) -> dict[str, str]:
     return {
         node.name: (ast.get_docstring(node) or node.name).splitlines()[0].rstrip(".")
         for node in tree.body
-        if isinstance(node, ast.FunctionDef) and any(_adds(d, table) for d in node.decorator_list)
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(added).startswith(f"{table}.") for added in node.decorator_list)
     }
-
-
-def _adds(decorator: ast.expr, table: str) -> bool:
-    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return (
-        isinstance(called, ast.Attribute)
-        and isinstance(called.value, ast.Name)
-        and called.value.id == table
-    )
