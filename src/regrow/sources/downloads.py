@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from regrow.support.errors import UserError
 
@@ -141,7 +141,7 @@ def from_hub(
     if match["split"] and kind == "model":
         raise UserError(f"{key} is {uri}, a split of a data set; name a model")
     try:
-        info = HfApi().repo_info(repository, repo_type=kind, revision=match["revision"])
+        info: Any = HfApi().repo_info(repository, repo_type=kind, revision=match["revision"])
         commit = str(info.sha)
         if match["split"]:
             config, split = match["config"], match["split"]
