@@ -17,7 +17,6 @@ import numpy as np
 from regrow.model.folders import load_model, load_tokenizer
 from regrow.model.trees import Tree
 from regrow.prune.activations import norms_by_layer
-from regrow.prune.removal import choose_neurons, write_pruned
 from regrow.support import ranks
 from regrow.support.errors import UserError
 from regrow.support.files import replacing, write_json
@@ -103,6 +102,8 @@ def prune_on(
         compute: dtype and device.
         out: the folder to write, tokenizer and all.
     """
+    # Imports transformers, which retraining at once need not wait for.
+    from regrow.prune.removal import choose_neurons, write_pruned
 
     def read() -> tuple[Any, Sequence[Tree]]:
         return load_model(model, compute.dtype, ranks.local_device(compute.device)), trees
