@@ -14,7 +14,7 @@ import torch
 from scipy.stats import spearmanr
 
 from regrow.importance.figure import importance_figure, outlier
-from regrow.importance.layers import Layer, as_json, as_rows, mean_activations, removed_neurons
+from regrow.importance.layers import Layer, as_rows, in_short, mean_activations, removed_neurons
 from regrow.model.folders import load_model, save_model
 from regrow.model.mlps import find_mlps
 from regrow.model.trees import Tree, build_trees
@@ -158,10 +158,11 @@ def test_what_cannot_be_had_is_none_in_every_output() -> None:
     gone = {("l2", 0.5): gone_by(torch.ones(4), 2)}
     dead = Layer(np.ones(4), np.zeros(4), gone)
     alive = Layer(np.arange(1.0, 5), np.arange(1.0, 5), gone)
-    assert dead.spearman is dead.over_median(0) is dead.activation_removed(("l2", 0.5)) is None
-    shares: Any = as_json([dead, alive])["l2-0.5"]
+    said = [dead.spearman, dead.over_median(0), dead.activation_removed(("l2", 0.5))]
+    assert np.isnan(said).all()
+    shares: Any = in_short([dead, alive])["l2-0.5"]
     assert shares == {"neurons_removed": 0.5, "activation_removed": 0.7}
-    alone: Any = as_json([dead])["l2-0.5"]
+    alone: Any = in_short([dead])["l2-0.5"]
     assert alone["activation_removed"] is None
     row = as_rows([dead, alive])[0]
     assert row["spearman"] is row["activation_removed_l2-0.5"] is None
@@ -169,7 +170,7 @@ def test_what_cannot_be_had_is_none_in_every_output() -> None:
 
 def test_shares_grow_with_sparsity_and_with_what_is_kept_sum_to_one() -> None:
     for layer in layers_of(3, sparsities=(0.1, 0.5, 0.9)):
-        shares = [layer.activation_removed(cut) or 0 for cut in layer.removed]
+        shares = [layer.activation_removed(cut) for cut in layer.removed]
         assert 0 < shares[0] < shares[1] < shares[2] < 1
         for share, (cut, gone) in zip(shares, layer.removed.items(), strict=True):
             kept = layer.activations[~gone].sum() / layer.activations.sum()

@@ -1,13 +1,11 @@
 """Intervals and paired differences by resampling questions and seeds; no model is needed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-from regrow.support.files import rounded
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.integer]
@@ -23,20 +21,6 @@ class Interval(NamedTuple):
 
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
-
-
-def as_json(value: Any) -> Any:
-    """What a JSON or CSV file says: rounded numbers, and null for what cannot be had.
-
-    An interval is its parts by name, and null where there is no estimate.
-    """
-    if isinstance(value, Interval):
-        return None if np.isnan(value.estimate) else as_json(value._asdict())
-    if isinstance(value, Mapping):
-        return {name: as_json(part) for name, part in value.items()}
-    if isinstance(value, float):
-        return None if np.isnan(value) else rounded(value)
-    return value
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from regrow.compare.bootstrap import UNKNOWN, Interval, Sample, as_json, average, over_seeds
+from regrow.compare.bootstrap import UNKNOWN, Interval, Sample, average, over_seeds
 from regrow.compare.evidence import NOT_TESTABLE, CellEvidence, Evidence
 from regrow.compare.measures import MEASURES
 from regrow.compare.significance import questions_needed
+from regrow.support.files import as_json
 
 HALF = (0.45, 0.55)  # retentions that count as "about half of the parameters"
 CLAIMED = (0.03, 0.05)  # the lead that the paper reports there

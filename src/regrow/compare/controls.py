@@ -5,7 +5,8 @@ the same questions, so that two runs of two studies are paired as two of one stu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Array, Interval, as_json, mean_interval, resample
+from regrow.compare.bootstrap import Array, Interval, mean_interval, resample
 from regrow.compare.significance import holm, paired_test, verdict
 from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
-from regrow.support.files import read_yaml, rounded
+from regrow.support.files import as_json, read_yaml, rounded
 from regrow.support.schema import Compare, Section
 
 
@@ -77,11 +78,8 @@ class Tested:
 
 def read_controls(path: Path) -> Controls:
     """Read a controls file; every fault is a `UserError` that names the file and the key."""
-    values = read_yaml(path, "put it right")
-    try:
-        controls = Controls.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{path}: {_faults(error)}") from None
+    with _faults_of(path):
+        controls = Controls.model_validate(read_yaml(path, "put it right"))
     for contrast in controls.contrasts:
         for name in contrast.named:
             if name not in controls.arms:
@@ -98,17 +96,11 @@ def read_settings(path: Path) -> Compare:
     What this schema does not know is left out, and the cells that a study named before its run are
     not needed here.
     """
-    values = read_yaml(path, "name a folder of results")
-    section = values.get("compare")
-    known = {
-        key: value
-        for key, value in (section if isinstance(section, dict) else {}).items()
-        if key in Compare.model_fields
-    }
-    try:
+    section = read_yaml(path, "name a folder of results").get("compare")
+    given = section if isinstance(section, dict) else {}
+    known = {key: value for key, value in given.items() if key in Compare.model_fields}
+    with _faults_of(f"{path}: compare"):
         return Compare.model_validate(known | {"primary": [], "secondary": []})
-    except ValidationError as error:
-        raise UserError(f"{path}: compare: {_faults(error)}") from None
 
 
 def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[str, Tested]:
@@ -158,9 +150,7 @@ def controls_json(
         judged[index] = {"holm_p": holm_p, "verdict": said}
     return {
         "questions": next(iter(answers.values())).right.shape[1],
-        "accuracy": settings.accuracy,
-        "confidence": settings.confidence,
-        "margin": settings.margin,
+        **settings.model_dump(include={"accuracy", "confidence", "margin"}),
         "arms": {
             name: {
                 "study": controls.arms[name].study,
@@ -217,7 +207,12 @@ def _interval(
     return mean_interval(values, draws, settings.confidence, bounds)
 
 
-def _faults(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join(map(str, fault['loc']))}: {fault['msg'].lower()}" for fault in error.errors()
-    )
+@contextmanager
+def _faults_of(section: Path | str) -> Iterator[None]:
+    """Turn what a schema refuses into a `UserError` that names the section and its keys."""
+    try:
+        yield
+    except ValidationError as error:
+        faults = [(".".join(map(str, one["loc"])), one["msg"].lower()) for one in error.errors()]
+        listed = "; ".join(f"{key}: {fault}" for key, fault in faults)
+        raise UserError(f"{section}: {listed}") from None

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from regrow.compare.bootstrap import Array, Interval, Sample, as_json, interval_of, over_seeds
+from regrow.compare.bootstrap import Array, Interval, Sample, interval_of, over_seeds
 from regrow.compare.evidence import CellEvidence, Evidence
 from regrow.compare.measures import ALPHAS, BINS
 from regrow.compare.study import LOSSES, METHODS
 from regrow.compare.uncertainty import SCORES, reliability, risk_by_coverage
+from regrow.support.files import as_json
 
 Row = dict[str, str | int | float | None]
 """A CSV line by column; None is an empty field."""

@@ -6,25 +6,22 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from regrow.compare.bootstrap import as_json
 from regrow.compare.evidence import CellEvidence, Evidence
 from regrow.compare.measures import BINS, MEASURES
 from regrow.compare.significance import detectable
 from regrow.compare.study import start_of
+from regrow.support.files import as_json
 
 RETENTIONS = (0.9, 0.5)  # of the summary, or those of the sweep that are nearest
 
 
 def comparison_json(evidence: Evidence) -> dict[str, Any]:
     """`comparison.json`: what all stands on; then by cell each accuracy and distill - finetune."""
-    settings = evidence.settings
     return {
         "questions": evidence.questions,
         "calibration_questions": evidence.calibration,
         "seeds": len(evidence.seeds),
-        "accuracy": settings.accuracy,
-        "confidence": settings.confidence,
-        "margin": settings.margin,
+        **evidence.settings.model_dump(include={"accuracy", "confidence", "margin"}),
         "chance": as_json(evidence.chance),
         "longest_choice": as_json(evidence.longest_choice.estimate),
         "sweep": {

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Array, Interval, as_json, mean_interval, resample
+from regrow.compare.bootstrap import Array, Interval, mean_interval, resample
 from regrow.compare.curves import Row
 from regrow.compare.study import LOSSES, METHODS, Cell, Study, cells_of
 from regrow.evaluate.accuracy import chance, mean
 from regrow.evaluate.predictions import TRANSFER
+from regrow.support.files import as_json
 from regrow.support.schema import Compare, Sweep
 
 UNION = "all sets"  # no set can have this name, for names of sets hold no space

@@ -11,7 +11,6 @@ number of questions.
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regrow.compare.answers import Answers
 from regrow.compare.bootstrap import Array, Counts, in_chunks
@@ -39,10 +38,9 @@ def calibration_error(
     """
 
     def one(chunk: Counts) -> Array:
-        level, mass, hit = _by_confidence(confidences, hits, chunk)
-        size = int(mass[0].sum())
-        gap = _unrolled(np.where(mass > 0, hit / np.maximum(mass, 1), 0) - level, mass)
-        total = np.concatenate([np.zeros((len(gap), 1)), np.cumsum(gap, axis=1)], axis=1)
+        level, hit = _by_confidence(confidences, hits, chunk)
+        size = level.shape[1]
+        total = np.pad(np.cumsum(hit - level, axis=1), ((0, 0), (1, 0)))
         edges = np.linspace(0, size, min(bins, size) + 1)
         below = np.minimum(edges.astype(np.intp), size - 1)
         share = edges - below
@@ -79,8 +77,7 @@ def risk_by_coverage(confidences: Array, hits: Array, counts: Counts | None = No
     """
 
     def one(chunk: Counts) -> Array:
-        _, mass, miss = _by_confidence(-confidences, 1 - hits, chunk)
-        misses = _unrolled(np.where(mass > 0, miss / np.maximum(mass, 1), 0), mass)
+        _, misses = _by_confidence(-confidences, 1 - hits, chunk)
         taken = np.arange(1, misses.shape[1] + 1)
         return np.asarray(np.cumsum(misses, axis=1) / taken, dtype=np.float64)
 
@@ -170,21 +167,21 @@ def conformal_sets(
     return covered / len(scores), sizes / len(scores)
 
 
-def _by_confidence(
-    confidences: Array, hits: Array, counts: Counts
-) -> tuple[Array, NDArray[np.int64], Array]:
-    """Group equal confidences: levels ascending (groups,), mass and hits of each draw there."""
+def _by_confidence(confidences: Array, hits: Array, counts: Counts) -> tuple[Array, Array]:
+    """Each draw's answers, the least confident first: confidences and hits, (draws, questions).
+
+    Answers of equal confidence have their mean hit each.
+    """
     levels, group = np.unique(np.round(confidences, TIE), return_inverse=True)
     order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(len(levels)))
-    ordered = counts[:, order].astype(np.int64)
-    if len(levels) == len(confidences):  # no ties: the usual case, and far quicker
-        return levels, ordered, ordered * hits[order]
-    mass = np.add.reduceat(ordered, starts, axis=1)
-    hit = np.add.reduceat(ordered * hits[order], starts, axis=1)
-    return levels, mass, hit
-
-
-def _unrolled(values: Array, mass: NDArray[np.int64]) -> Array:
-    """Each group's value as often as its mass says: (draws, questions)."""
-    return np.repeat(values.ravel(), mass.ravel()).reshape(len(mass), -1)
+    mass = counts[:, order].astype(np.int64)
+    hit = mass * hits[order]
+    if len(levels) < len(confidences):  # without ties, as is usual, it is far quicker
+        starts = np.searchsorted(group[order], np.arange(len(levels)))
+        mass, hit = (np.add.reduceat(part, starts, axis=1) for part in (mass, hit))
+    hit = hit / np.maximum(mass, 1)
+    level, hit = (
+        np.repeat(part.ravel(), mass.ravel()).reshape(len(mass), -1)
+        for part in (np.broadcast_to(levels, mass.shape), hit)
+    )
+    return level, hit

@@ -12,7 +12,6 @@ from regrow.compare.bootstrap import (
     Array,
     Interval,
     Resamples,
-    as_json,
     mean_interval,
     resample,
 )
@@ -21,7 +20,7 @@ from regrow.compare.study import LOSSES
 from regrow.device.files import EXACT, File
 from regrow.evaluate.accuracy import chance, longest_choice
 from regrow.evaluate.predictions import Predictions
-from regrow.support.files import rounded
+from regrow.support.files import as_json, rounded
 from regrow.support.schema import Compare
 
 EQUAL = 0.05  # files whose bytes differ by no more are of equal size

@@ -18,6 +18,7 @@ MOST_ACTIVE = 0.01  # the share of a layer's neurons that the figure calls its m
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
+@settings()
 def importance_figure(layers: Sequence[Layer], tokens: int, questions: int) -> Figure:
     """Norms by layer; for each score the activation that goes, and the neurons of one layer.
 
@@ -39,31 +40,30 @@ def importance_figure(layers: Sequence[Layer], tokens: int, questions: int) -> F
         f"{shown}, whose neuron\nof the lowest norm is the most active one against its layer's "
         "median; each neuron in the shade of the first sparsity at which it goes."
     )
-    with settings():
-        figure, grid = panels(
-            (4.4, 2.2), (1.5, *(1.6 for _ in scores)), note, top=0.5, across=0.75, down=0.55
-        )
-        _draw_norms(grid[0, 0], layers)
-        grid[0, 1].remove()
-        handles: list[Artist] = []
-        for (left, right), score in zip(grid[1:], scores, strict=True):
-            handles = _draw_shares(left, layers, score, sparsities)
-            left.set_title(f"{score}: {words.get(score, '')}", loc="left", fontsize=8)
-            _draw_neurons(right, layers[shown], score, sparsities)
-            right.set_title(f"neurons of layer {shown}", loc="left", fontsize=8)
-        for axes in grid[:, 0]:
-            axes.set_xlim(-0.7, len(layers) - 0.3)
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
-        grid[-1, 0].set_xlabel("layer")
-        grid[-1, 1].set_xlabel("L2 norm of the neuron's weights")
-        kept = Line2D([], [], linestyle="", marker=".", color=KEPT, label="kept")
-        legend(figure, [*handles, kept])
+    figure, grid = panels(
+        (4.4, 2.2), (1.5, *(1.6 for _ in scores)), note, top=0.5, across=0.75, down=0.55
+    )
+    _draw_norms(grid[0, 0], layers)
+    grid[0, 1].remove()
+    handles: list[Artist] = []
+    for (left, right), score in zip(grid[1:], scores, strict=True):
+        handles = _draw_shares(left, layers, score, sparsities)
+        left.set_title(f"{score}: {words.get(score, '')}", loc="left", fontsize=8)
+        _draw_neurons(right, layers[shown], score, sparsities)
+        right.set_title(f"neurons of layer {shown}", loc="left", fontsize=8)
+    for axes in grid[:, 0]:
+        axes.set_xlim(-0.7, len(layers) - 0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
+    grid[-1, 0].set_xlabel("layer")
+    grid[-1, 1].set_xlabel("L2 norm of the neuron's weights")
+    kept = Line2D([], [], linestyle="", marker=".", color=KEPT, label="kept")
+    legend(figure, [*handles, kept])
     return figure
 
 
 def outlier(layers: Sequence[Layer]) -> int:
     """The layer whose neuron of the lowest norm is the most active, over the layer's median."""
-    return int(np.argmax([layer.over_median(layer.lowest) or 0.0 for layer in layers]))
+    return int(np.argmax(np.nan_to_num([layer.over_median(layer.lowest) for layer in layers])))
 
 
 def _shade(place: int, count: int) -> str:
@@ -74,31 +74,27 @@ def _shade(place: int, count: int) -> str:
 def _draw_norms(axes: Axes, layers: Sequence[Layer]) -> None:
     """The layers' norms in quantiles; the neuron of the lowest, full where it is most active."""
     places = np.arange(len(layers))
-    lowest, low, middle, high, highest = (
-        np.array([np.quantile(layer.norms, at) for layer in layers])
-        for at in (0, 0.25, 0.5, 0.75, 0.95)
-    )
+    quantiles = [np.quantile(layer.norms, (0, 0.25, 0.5, 0.75, 0.95)) for layer in layers]
+    lowest, low, middle, high, highest = np.transpose(quantiles)
     axes.vlines(places, lowest, highest, color="#444444", linewidth=0.8)
     axes.bar(places, high - low, 0.5, bottom=low, color="white", edgecolor="black", linewidth=0.7)
     axes.hlines(middle, places - 0.25, places + 0.25, color="black", linewidth=1.2)
-    active = np.array(
-        [
-            layer.activation_rank(layer.lowest) <= max(1, round(MOST_ACTIVE * len(layer.norms)))
-            for layer in layers
-        ]
-    )
-    names = {False: "lowest norm", True: f"… and in the {100 * MOST_ACTIVE:g} % most active"}
-    for chosen, fill in ((False, "white"), (True, ACTIVE)):
+    ranks = np.array([layer.activation_rank(layer.lowest) for layer in layers])
+    active = ranks <= max(1, round(MOST_ACTIVE * len(layers[0].norms)))
+    for chosen, fill, label in (
+        (~active, "white", "lowest norm"),
+        (active, ACTIVE, f"… and in the {100 * MOST_ACTIVE:g} % most active"),
+    ):
         axes.plot(
-            places[active == chosen],
-            lowest[active == chosen],
+            places[chosen],
+            lowest[chosen],
             linestyle="",
             marker="D",
             color="black",
             markerfacecolor=fill,
             markersize=4,
             markeredgewidth=0.7,
-            label=names[chosen],
+            label=label,
         )
     reach = float(highest.max() - lowest.min()) or 1.0
     axes.set_ylim(lowest.min() - 0.08 * reach, highest.max() + 0.08 * reach)
@@ -112,14 +108,11 @@ def _draw_shares(
     """The removed neurons' share of each layer's activation, a line a sparsity; gives these."""
     lines: list[Artist] = []
     for place, sparsity in enumerate(sparsities):
-        cut = (score, sparsity)
-        shade = _shade(place, len(sparsities))
-        shares = [layer.activation_removed(cut) for layer in layers]
-        axes.axhline(
-            100 * float(layers[0].removed[cut].mean()), color=shade, linestyle=":", linewidth=1.0
-        )
+        cut, shade = (score, sparsity), _shade(place, len(sparsities))
+        at_random = 100 * float(layers[0].removed[cut].mean())
+        axes.axhline(at_random, color=shade, linestyle=":", linewidth=1.0)
         lines += axes.plot(
-            [np.nan if share is None else 100 * share for share in shares],
+            [100 * layer.activation_removed(cut) for layer in layers],
             color=shade,
             linewidth=1.0,
             marker=MARKERS[place % len(MARKERS)],

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from regrow.model.trees import Tree
 from regrow.prune.activations import sum_activations
 from regrow.support.errors import UserError
-from regrow.support.files import rounded
+from regrow.support.files import as_json
 
 Array = NDArray[np.float64]
 Cut = tuple[str, float]
@@ -49,21 +49,20 @@ class Layer:
         """1 for the layer's highest activation; equals share the best rank."""
         return 1 + int((self.activations > self.activations[neuron]).sum())
 
-    def over_median(self, neuron: int) -> float | None:
-        """A neuron's activation over the layer's median activation; None where that is 0."""
-        median = float(np.median(self.activations))
-        return float(self.activations[neuron]) / median if median else None
+    def over_median(self, neuron: int) -> float:
+        """A neuron's activation over the layer's median activation; NaN where that is 0."""
+        return float(self.activations[neuron]) / (float(np.median(self.activations)) or np.nan)
 
-    def activation_removed(self, cut: Cut) -> float | None:
-        """The removed neurons' share of the layer's summed activations; None where that is 0."""
-        total = float(self.activations.sum())
-        return float(self.activations[self.removed[cut]].sum()) / total if total else None
+    def activation_removed(self, cut: Cut) -> float:
+        """The removed neurons' share of the layer's summed activations; NaN where that is 0."""
+        removed = float(self.activations[self.removed[cut]].sum())
+        return removed / (float(self.activations.sum()) or np.nan)
 
     @property
-    def spearman(self) -> float | None:
-        """Rank correlation of norm and activation; None where either does not vary."""
+    def spearman(self) -> float:
+        """Rank correlation of norm and activation; NaN where either does not vary."""
         if min(np.ptp(self.norms), np.ptp(self.activations)) == 0:
-            return None
+            return np.nan
         return float(spearmanr(self.norms, self.activations).statistic)
 
 
@@ -93,31 +92,28 @@ def removed_neurons(kept: torch.Tensor, neurons: int) -> NDArray[np.bool_]:
 
 def as_rows(layers: Sequence[Layer]) -> list[dict[str, object]]:
     """A CSV line for each layer; None is an empty field."""
-    return [
+    rows = [
         {
             "layer": number,
             "neurons": len(layer.norms),
-            **{
-                f"l2_{name}": _rounded(np.quantile(layer.norms, q)) for name, q in QUANTILES.items()
-            },
-            "activation_median": _rounded(np.median(layer.activations)),
-            "activation_max": _rounded(layer.activations.max()),
+            **{f"l2_{name}": np.quantile(layer.norms, q) for name, q in QUANTILES.items()},
+            "activation_median": np.median(layer.activations),
+            "activation_max": layer.activations.max(),
             "lowest_neuron": layer.lowest,
             "lowest_activation_rank": layer.activation_rank(layer.lowest),
-            "lowest_activation_over_median": _rounded(layer.over_median(layer.lowest)),
-            "spearman": _rounded(layer.spearman),
+            "lowest_activation_over_median": layer.over_median(layer.lowest),
+            "spearman": layer.spearman,
             **{
-                f"activation_removed_{score}-{sparsity}": _rounded(
-                    layer.activation_removed((score, sparsity))
-                )
-                for score, sparsity in layer.removed
+                f"activation_removed_{'-'.join(map(str, cut))}": layer.activation_removed(cut)
+                for cut in layer.removed
             },
         }
         for number, layer in enumerate(layers)
     ]
+    return [as_json(row) for row in rows]
 
 
-def as_json(layers: Sequence[Layer]) -> dict[str, object]:
+def in_short(layers: Sequence[Layer]) -> dict[str, object]:
     """For each pruned model, by its name, the share of neurons and of activation that goes.
 
     `activation_removed` is the mean over layers, each of which counts alike whatever the size of
@@ -125,14 +121,9 @@ def as_json(layers: Sequence[Layer]) -> dict[str, object]:
     """
     numbers: dict[str, object] = {"layers": len(layers), "neurons": len(layers[0].norms)}
     for cut, removed in layers[0].removed.items():
-        shares = [layer.activation_removed(cut) for layer in layers]
-        known = [share for share in shares if share is not None]
-        numbers[f"{cut[0]}-{cut[1]}"] = {
-            "neurons_removed": _rounded(removed.mean()),
-            "activation_removed": _rounded(np.mean(known)) if known else None,
-        }
+        shares = np.array([layer.activation_removed(cut) for layer in layers])
+        known = shares[~np.isnan(shares)]
+        share = known.mean() if known.size else np.nan
+        removes = {"neurons_removed": removed.mean(), "activation_removed": share}
+        numbers["-".join(map(str, cut))] = as_json(removes)
     return numbers
-
-
-def _rounded(value: Any) -> float | None:
-    return None if value is None else rounded(float(value))

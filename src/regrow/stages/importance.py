@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from regrow.importance.figure import importance_figure
-from regrow.importance.layers import Layer, as_json, as_rows, mean_activations, removed_neurons
+from regrow.importance.layers import Layer, as_rows, in_short, mean_activations, removed_neurons
 from regrow.model.setup import open_model, read_trees
 from regrow.model.trees import Tree
 from regrow.plot.style import save
@@ -56,5 +56,5 @@ def main(teacher: Path, questions: Path, metrics: Path, plots: Path) -> None:
         for layer, norms in enumerate(l2)
     ]
     write_csv(plots / "importance.csv", as_rows(layers))
-    write_json(metrics, {"questions": len(walked), "tokens": tokens, **as_json(layers)})
+    write_json(metrics, {"questions": len(walked), "tokens": tokens, **in_short(layers)})
     save(importance_figure(layers, tokens, len(walked)), plots / "importance")

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -108,6 +109,21 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 def rounded(value: float) -> float:
     """`value` to `FLOAT_DIGITS` significant digits, so that equal results are equal text."""
     return float(f"{value:.{FLOAT_DIGITS}g}")
+
+
+def as_json(value: Any) -> Any:
+    """What a JSON or CSV file says: rounded numbers, and null for what cannot be had (NaN).
+
+    A tuple with names, such as an interval, is its parts by name, and null where the first of them
+    cannot be had.
+    """
+    if isinstance(value, Mapping):
+        return {name: as_json(part) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return None if math.isnan(value[0]) else as_json(value._asdict())
+    if isinstance(value, float):
+        return None if math.isnan(value) else rounded(value)
+    return value
 
 
 def _put(beside: Path, path: Path) -> None:
