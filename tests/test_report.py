@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from regrow.commands.report import main
-from regrow.report.curves import Curve, training_svg
 from regrow.report.files import FILES, Source
+from regrow.report.images import Curve, training_svg
 from regrow.report.page import SECTIONS, Results, read_results, render
 from regrow.report.parts import Section, Table
 from regrow.report.provenance import changed_parameters, is_in_sweep

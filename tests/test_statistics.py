@@ -22,6 +22,7 @@ from regrow.compare.bootstrap import (
     over_seeds,
     resample,
 )
+from simulated import compare_settings
 
 answers = hnp.arrays(
     np.float64,
@@ -31,13 +32,14 @@ answers = hnp.arrays(
 
 
 def accuracy_interval(right: Array, resamples: Resamples, confidence: float) -> Interval:
-    return mean_interval(right, resamples, confidence, (0, 1))
+    return interval_of(mean_sample(right, resamples), confidence, False, (0, 1), right.shape[1])
 
 
 def difference_interval(
     right: Array, other: Array, resamples: Resamples, confidence: float
 ) -> Interval:
-    return mean_interval(right - other, resamples, confidence, (-1, 1))
+    gaps = right - other
+    return interval_of(mean_sample(gaps, resamples), confidence, False, (-1, 1), gaps.shape[1])
 
 
 def bernoulli(rate: float, shape: tuple[int, int], seed: int) -> Array:
@@ -168,14 +170,14 @@ def test_equal_models_differ_by_zero_but_not_certainly() -> None:
 
 
 def test_equal_values_without_bounds_have_no_interval() -> None:
-    found = mean_interval(np.full((2, 5), 0.1), resample(5, 2, 100, 0), 0.95)
+    found = mean_interval(np.full((2, 5), 0.1), compare_settings(resamples=100))
     assert found.estimate == pytest.approx(0.1)
     assert np.isnan([found.low, found.high]).all()
 
 
 def test_no_question_is_an_error() -> None:
     with pytest.raises(ValueError, match="no question"):
-        accuracy_interval(np.zeros((1, 0)), resample(0, 1, 100, 0), 0.95)
+        mean_interval(np.zeros((1, 0)), compare_settings(resamples=100))
 
 
 @given(answers, st.randoms(use_true_random=False))
@@ -213,7 +215,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     seeds = np.concatenate([bernoulli(rate, (1, 500), 1) for rate in (0.3, 0.4, 0.5)])
     draws = resample(500, 3, 4000, 0)
     both = accuracy_interval(seeds, draws, 0.95)
-    questions_only = mean_interval(seeds.mean(axis=0, keepdims=True), draws, 0.95)
+    questions_only = interval_of(mean_sample(seeds.mean(axis=0, keepdims=True), draws), 0.95)
     assert both.high - both.low > 1.5 * (questions_only.high - questions_only.low)
 
 

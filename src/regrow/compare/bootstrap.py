@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from regrow.support.schema import Compare
 
 Array = NDArray[np.float64]
 Counts = NDArray[np.integer]
@@ -86,6 +89,9 @@ def in_chunks(function: Callable[[Counts], Array], counts: Counts | None, size: 
     return np.concatenate(parts)
 
 
+_draws = lru_cache(resample)
+
+
 def draw_means(values: Array, resamples: Resamples) -> Array:
     """The mean of each draw: shape (draws,).
 
@@ -110,15 +116,21 @@ def draw_means(values: Array, resamples: Resamples) -> Array:
 
 def mean_interval(
     values: Array,
-    resamples: Resamples,
-    confidence: float,
+    settings: Compare,
     bounds: tuple[float, float] | None = None,
+    stream: int = 0,
 ) -> Interval:
-    """The mean of `values`, shape (seeds, questions), with its interval; see `interval_of`."""
+    """The mean of `values`, shape (seeds, questions), with its interval; see `interval_of`.
+
+    Values of as many questions and seeds stand on the same draws; see `resample`.
+    """
+    seeds, questions = values.shape
     if not values.size:
         raise ValueError("there is no question to average over")
-    sample = mean_sample(values, resamples)
-    return interval_of(sample, confidence, bounds=bounds, questions=values.shape[1])
+    sample = mean_sample(
+        values, _draws(questions, seeds, settings.resamples, settings.seed, stream)
+    )
+    return interval_of(sample, settings.confidence, bounds=bounds, questions=questions)
 
 
 def mean_sample(values: Array, resamples: Resamples) -> Sample:

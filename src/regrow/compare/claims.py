@@ -59,7 +59,7 @@ def claims(evidence: Evidence, equal: str) -> dict[str, Claim]:
         place = score, largest
         cells = [c for c in evidence.cells if (c.place.score, c.place.train_size) == place]
         name = "three_to_five_points" + f"_{score}" * (len(scores) > 1)
-        found[name] = _three_to_five(evidence, cells)
+        found[name] = _three_to_five(cells)
     says = "KL's lead in accuracy grows with the train data"
     found["lead_grows_with_data"] = _data_scaling(evidence, says, "accuracy", counted, 1, equal)
     says = "KL's uncertainty gets better with the train data, more than CE's"
@@ -122,7 +122,7 @@ def _matches(evidence: Evidence, cells: Sequence[CellEvidence]) -> Claim:
     return replace(claim, why=f"{why} {claim.why}")
 
 
-def _three_to_five(evidence: Evidence, cells: Sequence[CellEvidence]) -> Claim:
+def _three_to_five(cells: Sequence[CellEvidence]) -> Claim:
     """Of one score's cells at the largest train size, the one nearest to half."""
     nearest = min(cells, key=lambda cell: abs(cell.retention - 0.5))
     kept = f"{100 * nearest.retention:.0f} %"
@@ -144,7 +144,7 @@ def _three_to_five(evidence: Evidence, cells: Sequence[CellEvidence]) -> Claim:
         )
     if not nearest.regrew:
         return claim
-    interval = evidence.lead(nearest)
+    interval = nearest.lead
     if np.isnan(interval.low):
         return replace(claim, interval=interval, why="There is no interval: cannot say.")
     where, why = position(interval.low, interval.high)

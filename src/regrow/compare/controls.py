@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Array, Interval, mean_interval, resample
+from regrow.compare.bootstrap import Array, mean_interval
 from regrow.compare.significance import holm, paired_test, verdict
 from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
@@ -156,8 +156,8 @@ def controls_json(
                 "study": controls.arms[name].study,
                 "runs": controls.arms[name].runs,
                 "retention": as_json(found.retention),
-                "accuracy": as_json(_interval(found.right, settings, (0, 1))),
-                "nll": as_json(_interval(found.nll, settings)),
+                "accuracy": as_json(mean_interval(found.right, settings, (0, 1))),
+                "nll": as_json(mean_interval(found.nll, settings)),
             }
             for name, found in answers.items()
         },
@@ -182,8 +182,8 @@ def _contrast(
     nll, other_nll = (np.sum([arm.nll for arm in side], axis=0) for side in (up, down))
     return {
         **contrast.model_dump(exclude_none=True),
-        "accuracy": _interval(right - other, settings, (-len(up), len(up))),
-        "nll": _interval(nll - other_nll, settings),
+        "accuracy": mean_interval(right - other, settings, (-len(up), len(up))),
+        "nll": mean_interval(nll - other_nll, settings),
         "p": rounded(paired_test(right, other).p),
     }
 
@@ -198,13 +198,6 @@ def _of_study(results: Path, controls: Controls, contrast: Contrast) -> dict[str
             if runs == [{f"distill/{cell}"}, {f"finetune/{cell}"}]:
                 return {"holm_p": found["holm_p"], "verdict": found["verdict"]}
     return {}
-
-
-def _interval(
-    values: Array, settings: Compare, bounds: tuple[float, float] | None = None
-) -> Interval:
-    draws = resample(values.shape[1], len(values), settings.resamples, settings.seed)
-    return mean_interval(values, draws, settings.confidence, bounds)
 
 
 @contextmanager

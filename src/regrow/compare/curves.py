@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from regrow.support.files import as_json
 
 Row = dict[str, str | int | float | None]
 """A CSV line by column; None is an empty field."""
-Values = Iterator[dict[str, Any]]
-"""The same by what it says: an interval stands for three columns."""
+Lines = Iterator[tuple[str, dict[str, Any]]]
+"""Names of files, each with a line that it holds; an interval there stands for three columns."""
 
 COVERAGES = tuple(step / 20 for step in range(1, 21))
 BAND_DRAWS = 1000  # of the risk-coverage curves: a band needs fewer draws than a number in a table
@@ -27,65 +28,37 @@ CURVES = {"nll": "nll", "ece": "ece", "set_size": "lac_size_0.1"}  # measures by
 def all_curves(evidence: Evidence) -> dict[str, list[Row]]:
     """Every CSV file by its path without the suffix, such as `reliability/distill`."""
     curves: dict[str, list[Row]] = {}
-    for method in METHODS:
-        about = {
-            "questions": evidence.questions,
-            "seeds": len(evidence.seeds) if method in LOSSES else 1,
-        }
-        for name, values in (
-            ("accuracy", accuracy_values),
-            ("measures", measure_values),
-            ("conformal", conformal_values),
-            ("reliability", reliability_values),
-            ("risk", risk_values),
+    about = {"questions": evidence.questions, "seeds": len(evidence.seeds)}
+    for method, cell in product(METHODS, evidence.cells):
+        alone = {} if method in LOSSES else {"seeds": 1}
+        for name, line in (
+            *measured(cell, method),
+            *reliability_curve(evidence, cell, method),
+            *risk_curve(evidence, cell, method),
         ):
-            curves[f"{name}/{method}"] = [
-                _row(cell, row | {key: row.get(key, value) for key, value in about.items()})
-                for cell in evidence.cells
-                for row in values(evidence, cell, method)
-            ]
-    curves["difference"] = [
-        _row(
-            cell,
-            {
-                "difference": evidence.lead(cell),
-                "named": cell.named,
-                "verdict": evidence.verdict(cell),
-                "questions": evidence.questions,
-                "seeds": len(evidence.seeds),
-            },
-        )
-        for cell in evidence.cells
-    ]
+            row = _row(cell, line | about | alone | line)
+            curves.setdefault(f"{name}/{method}", []).append(row)
+    curves["difference"] = []
+    for cell in evidence.cells:
+        said = {"named": cell.named, "verdict": evidence.verdict(cell)}
+        curves["difference"].append(_row(cell, {"difference": cell.lead, **said, **about}))
     return curves
 
 
-def accuracy_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
-    """Accuracy; the teacher, the same everywhere, stands at each cell, to draw as a level line."""
-    accuracy = evidence.interval("accuracy", cell.methods[method]["accuracy"])
-    yield {"mlp_retention": cell.mlp_retention, "accuracy": accuracy}
+def measured(cell: CellEvidence, method: str) -> Lines:
+    """Accuracy, the measures in `CURVES`, and conformal sets at each alpha.
+
+    The teacher, the same everywhere, stands at each cell, to draw as a level line.
+    """
+    found = {name: ends[method] for name, ends in cell.intervals.items() if method in ends}
+    yield "accuracy", {"mlp_retention": cell.mlp_retention, "accuracy": found["accuracy"]}
+    yield "measures", {name: found[measure] for name, measure in CURVES.items()}
+    for kind, alpha in product(SCORES, ALPHAS):
+        parts = {part: found[f"{kind}_{part}_{alpha}"] for part in ("coverage", "size")}
+        yield "conformal", {"sets": kind, "alpha": alpha, **parts}
 
 
-def measure_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
-    """What else changes with retention and train size: the measures in `CURVES`."""
-    yield {
-        name: evidence.interval(measure, cell.methods[method][measure])
-        for name, measure in CURVES.items()
-    }
-
-
-def conformal_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
-    """Coverage and mean size of LAC and APS sets, at each alpha."""
-    for kind in SCORES:
-        for alpha in ALPHAS:
-            parts = {part: f"{kind}_{part}_{alpha}" for part in ("coverage", "size")}
-            yield {"sets": kind, "alpha": alpha} | {
-                part: evidence.interval(measure, cell.methods[method][measure])
-                for part, measure in parts.items()
-            }
-
-
-def reliability_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
+def reliability_curve(evidence: Evidence, cell: CellEvidence, method: str) -> Lines:
     """Mean confidence and accuracy of bins of equal mass, with Wilson intervals.
 
     Several seeds are averaged bin by bin; the interval is that of one seed's number of questions.
@@ -96,15 +69,14 @@ def reliability_values(evidence: Evidence, cell: CellEvidence, method: str) -> V
     ]
     # Ties may leave a model with fewer bins than another seed's.
     bins = min(len(mass) for *_, mass in points)
-    level, hit, mass = (
-        np.mean([part[:bins] for part in parts], axis=0) for parts in zip(*points, strict=True)
-    )
+    level, hit, mass = np.mean([[part[:bins] for part in parts] for parts in points], axis=0)
     low, high = wilson(hit, mass, evidence.settings.confidence)
     for confidence, *accuracy, questions in zip(level, hit, low, high, mass, strict=True):
-        yield {"confidence": confidence, "accuracy": Interval(*accuracy), "questions": questions}
+        line = {"confidence": confidence, "accuracy": Interval(*accuracy), "questions": questions}
+        yield "reliability", line
 
 
-def risk_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
+def risk_curve(evidence: Evidence, cell: CellEvidence, method: str) -> Lines:
     """Risk at each of `COVERAGES`, with intervals from `BAND_DRAWS` draws at most."""
     draws = evidence.draws.first(BAND_DRAWS)
     ranks = [max(1, round(coverage * evidence.questions)) - 1 for coverage in COVERAGES]
@@ -118,7 +90,7 @@ def risk_values(evidence: Evidence, cell: CellEvidence, method: str) -> Values:
     for index, coverage in enumerate(COVERAGES):
         samples = [Sample(float(once[0, index]), drawn[:, index]) for once, drawn in curves]
         risk = interval_of(over_seeds(samples, draws), evidence.settings.confidence)
-        yield {"coverage": coverage, "risk": risk}
+        yield "risk", {"coverage": coverage, "risk": risk}
 
 
 def wilson(share: Array, size: Array, level: float) -> tuple[Array, Array]:

@@ -7,7 +7,6 @@ import numpy as np
 
 from regrow.compare.answers import Answers, Model
 from regrow.compare.bootstrap import (
-    Counts,
     Interval,
     Resamples,
     Sample,
@@ -29,7 +28,6 @@ from regrow.compare.study import (
     start_of,
 )
 from regrow.evaluate.accuracy import chance, longest_choice
-from regrow.evaluate.predictions import Predictions
 from regrow.evaluate.ranking import Normalisation
 from regrow.support.schema import Compare, Sweep
 
@@ -40,20 +38,27 @@ NOT_TESTABLE = "not testable"
 class CellEvidence:
     """What is known of one cell.
 
-    methods: of each of `METHODS`, a sample by measure. regrew: the losses whose students clearly
-    beat both the longest choice and the pruned model that they started from. named: `primary` or
-    `secondary` where the study named the cell before its run, else `exploratory`. holm_p: the
-    paired test's p, adjusted for the cells of its family.
+    methods: of each of `METHODS`, a sample by measure. intervals: by measure, of each method and
+    of the `difference` distill - finetune. regrew: the losses whose students clearly beat both the
+    longest choice and the pruned model that they started from. named: `primary` or `secondary`
+    where the study named the cell before its run, else `exploratory`. holm_p: the paired test's p,
+    adjusted for the cells of its family.
     """
 
     place: Cell
     retention: float
     mlp_retention: float
     methods: Mapping[str, Mapping[str, Sample]]
+    intervals: Mapping[str, Mapping[str, Interval]]
     paired: Paired
     regrew: Sequence[str]
     named: str
     holm_p: float = np.nan
+
+    @property
+    def lead(self) -> Interval:
+        """Accuracy of distill minus finetune."""
+        return self.intervals["accuracy"]["difference"]
 
     def difference(self, measure: str, other: str = "finetune") -> Sample:
         """Distill minus another method, paired by question and seed."""
@@ -85,16 +90,12 @@ class Evidence:
             bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
         return interval_of(sample, self.settings.confidence, kind.centred, bounds, self.questions)
 
-    def lead(self, cell: CellEvidence) -> Interval:
-        """Accuracy of distill minus finetune at a cell."""
-        return self.interval("accuracy", cell.difference("accuracy"), paired=True)
-
     def verdict(self, cell: CellEvidence) -> str:
         """What the lead says at the margin; a loss is ahead only if it is so among its family."""
         if not cell.regrew:
             return NOT_TESTABLE
         clear = cell.holm_p < 1 - self.settings.confidence
-        return verdict(self.lead(cell), self.settings.margin, clear)
+        return verdict(cell.lead, self.settings.margin, clear)
 
     def runs(self, cell: CellEvidence, method: str) -> list[Model]:
         """A method's models at a cell, one a seed."""
@@ -114,10 +115,15 @@ def gather(
     draws = resample(len(test), len(sweep.seed), settings.resamples, settings.seed)
     held_draws = resample(len(held), 1, settings.resamples, settings.seed, stream=1).questions
     models: dict[str, Model] = {}
+
+    def model(name: str, rule: Normalisation) -> Model:
+        run, teacher, pruned = study[name], models.get("teacher"), models.get(start_of(name))
+        test, held = (Answers.of(run.of_split(split), rule) for split in ("test", "calibration"))
+        return Model(test, held, draws, held_draws, settings.confidence, teacher, pruned)
+
     for name in run_names(sweep):
-        model = model_of(study[name], settings, draws, held_draws)
-        teacher, pruned = models.get("teacher"), models.get(start_of(name))
-        models[name] = replace(model, teacher=teacher, pruned=pruned)
+        raw = None if settings.accuracy == "raw" else model(name, "raw")
+        models[name] = replace(model(name, settings.accuracy), raw=raw)
     evidence = Evidence(
         questions=len(test),
         calibration=len(held),
@@ -137,25 +143,11 @@ def gather(
     return replace(evidence, cells=_adjusted(cells))
 
 
-def model_of(
-    run: Predictions, settings: Compare, draws: Resamples, held_draws: Counts | None
-) -> Model:
-    """A run's model, under the rule that decides its accuracy and, beside it, the raw one."""
-    splits = run.of_split("test"), run.of_split("calibration")
-
-    def under(rule: Normalisation) -> Model:
-        test, held = (Answers.of(part, rule) for part in splits)
-        return Model(test, held, draws, held_draws, settings.confidence)
-
-    decided = under(settings.accuracy)
-    return decided if settings.accuracy == "raw" else replace(decided, raw=under("raw"))
-
-
 def _cell(
     evidence: Evidence, study: Study, place: Cell, measured: Mapping[str, Mapping[str, Sample]]
 ) -> CellEvidence:
     """What is known of a cell by itself, from every model's measures."""
-    methods, settings = {}, evidence.settings
+    methods, intervals, settings = {}, {}, evidence.settings
     for method in METHODS:
         each = [measured[name] for name in place.runs(method, evidence.seeds)]
         methods[method] = {
@@ -166,6 +158,14 @@ def _cell(
         np.stack([evidence.models[name].test.hits for name in place.runs(loss, evidence.seeds)])
         for loss in LOSSES
     )
+    for measure in methods["distill"]:
+        intervals[measure] = {
+            method: evidence.interval(measure, samples[measure])
+            for method, samples in methods.items()
+            if measure in samples
+        }
+        gap = methods["distill"][measure] - methods["finetune"][measure]
+        intervals[measure]["difference"] = evidence.interval(measure, gap, paired=True)
     floors = (evidence.longest_choice, methods["pruned"]["accuracy"])
 
     def beats(loss: str, floor: Sample) -> bool:
@@ -180,6 +180,7 @@ def _cell(
         retention=pruned.parameters / teacher.parameters,
         mlp_retention=pruned.mlp_parameters / teacher.mlp_parameters,
         methods=methods,
+        intervals=intervals,
         paired=paired_test(distill, finetune),
         regrew=[loss for loss in LOSSES if all(beats(loss, floor) for floor in floors)],
         named=named.get(str(place), "exploratory"),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from regrow.compare.evidence import CellEvidence, Evidence
+from regrow.compare.evidence import Evidence
 from regrow.compare.measures import BINS, MEASURES
 from regrow.compare.significance import detectable
 from regrow.compare.study import start_of
@@ -29,7 +29,7 @@ def comparison_json(evidence: Evidence) -> dict[str, Any]:
                 **asdict(cell.place),
                 "retention": as_json(cell.retention),
                 "mlp_retention": as_json(cell.mlp_retention),
-                **_measured(evidence, cell, "accuracy"),
+                **as_json(cell.intervals["accuracy"]),
             }
             for cell in evidence.cells
         },
@@ -42,8 +42,7 @@ def measures_json(evidence: Evidence) -> dict[str, Any]:
     Accuracy stands in `comparison.json` alone. A number or an interval's end that the data cannot
     give is null. `temperatures` says what scaling did to each run, and why where it degenerated.
     """
-    of_students = evidence.cells[0].methods["distill"]
-    shown = [name for name in MEASURES if name in of_students and name != "accuracy"]
+    shown = [name for name in evidence.cells[0].intervals if name != "accuracy"]
     return {
         "bins": BINS,
         "measures": {
@@ -56,7 +55,7 @@ def measures_json(evidence: Evidence) -> dict[str, Any]:
             for name, model in evidence.models.items()
         },
         "sweep": {
-            str(cell.place): {name: _measured(evidence, cell, name) for name in shown}
+            str(cell.place): as_json({name: cell.intervals[name] for name in shown})
             for cell in evidence.cells
         },
     }
@@ -111,7 +110,7 @@ def summary_json(evidence: Evidence) -> dict[str, float]:
     numbers = {"teacher": cells[0].methods["teacher"]["accuracy"].estimate}
     for wanted in RETENTIONS:
         nearest = min(cells, key=lambda cell: abs(cell.retention - wanted))
-        kept, gap = f"{100 * nearest.retention:.0f}", evidence.lead(nearest)
+        kept, gap = f"{100 * nearest.retention:.0f}", nearest.lead
         numbers[f"ce{kept}"] = nearest.methods["finetune"]["accuracy"].estimate
         numbers[f"kl{kept}"] = nearest.methods["distill"]["accuracy"].estimate
     if not np.isnan(gap.low):
@@ -136,13 +135,3 @@ def closeness(evidence: Evidence) -> dict[str, Any]:
     varies = len(pairs) > 2 and (np.ptp(pairs, axis=0) > 0).all()
     spearman = float(spearmanr(pairs).statistic) if varies else np.nan
     return {"students": len(pairs), "spearman": as_json(spearman)}
-
-
-def _measured(evidence: Evidence, cell: CellEvidence, measure: str) -> dict[str, Any]:
-    found = {
-        method: evidence.interval(measure, samples[measure])
-        for method, samples in cell.methods.items()
-        if measure in samples
-    }
-    difference = evidence.interval(measure, cell.difference(measure), paired=True)
-    return dict(as_json({**found, "difference": difference}))

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Array, Interval, mean_interval, resample
+from regrow.compare.bootstrap import Array, Interval, mean_interval
 from regrow.compare.curves import Row
 from regrow.compare.study import LOSSES, METHODS, Cell, Study, cells_of
 from regrow.evaluate.accuracy import chance, mean
@@ -85,20 +86,14 @@ def _cell(
 
     hits = {method: values(method, lambda part, _: part.hits) for method in METHODS}
     distances = {method: values(method, Answers.kl_from) for method in METHODS[1:]}
-    draws = resample(
-        hits["teacher"].shape[1], len(seeds), settings.resamples, settings.seed, stream
-    )
-
-    def interval(values: Array, bounds: tuple[float, float] | None = None) -> Interval:
-        return mean_interval(values, draws, settings.confidence, bounds)
-
+    interval = partial(mean_interval, settings=settings, stream=stream)
     changes = {f"{loss}_change": hits[loss] - hits["teacher"] for loss in LOSSES}
     gaps = {"difference": hits["distill"] - hits["finetune"], **changes}
     distances["difference"] = distances["distill"] - distances["finetune"]
     return {
         "accuracy": {
-            **{name: interval(found, (0, 1)) for name, found in hits.items()},
-            **{name: interval(found, (-1, 1)) for name, found in gaps.items()},
+            **{name: interval(found, bounds=(0, 1)) for name, found in hits.items()},
+            **{name: interval(found, bounds=(-1, 1)) for name, found in gaps.items()},
         },
         "kl": {name: interval(found) for name, found in distances.items()},
     }

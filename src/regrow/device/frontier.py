@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from regrow.compare.bootstrap import (
-    UNKNOWN,
-    Array,
-    Interval,
-    Resamples,
-    mean_interval,
-    resample,
-)
+from regrow.compare.bootstrap import UNKNOWN, Array, Interval, mean_interval
 from regrow.compare.significance import holm, paired_test, verdict
 from regrow.compare.study import LOSSES
 from regrow.device.files import EXACT, File
@@ -62,18 +55,12 @@ class Judge:
         """floor: the accuracy of choosing the longest choice."""
         self.files, self.floor, self.settings = files, floor, settings
         self.without_teacher: list[str] = []  # students that no format of it is as small as
-        seeds, questions = max(file.hits.shape for file in files.values())
-        self.draws: dict[int, Resamples] = {
-            count: resample(questions, count, settings.resamples, settings.seed)
-            for count in {1, seeds}
-        }
 
     def interval(self, values: Array, bounds: tuple[float, float] | None = None) -> Interval:
         """The mean of (seeds, questions) with its interval; NaN where it cannot be had."""
         if not np.isfinite(values).all():
             return UNKNOWN
-        draws = self.draws[len(values)]
-        return mean_interval(values, draws, self.settings.confidence, bounds)
+        return mean_interval(values, self.settings, bounds)
 
     def accuracy(self, file: File) -> Interval:
         """A file's accuracy."""

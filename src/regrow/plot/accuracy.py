@@ -4,7 +4,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import setp
+from matplotlib.artist import Artist, setp
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -64,10 +64,10 @@ def accuracy_figure(curves: Curves, about: Row) -> Figure:
     for rows in (above, below):  # one scale for all of a kind
         limits = np.array([axes.get_ylim() for axes in rows.flat])
         setp(rows, ylim=(limits.min(), limits.max()))
-    handles = style.names(*style.STYLES)
+    entries: list[str | Artist] = [*style.STYLES]
     if where(curves["difference"], verdict=NOTHING):
-        handles.append(Line2D([], [], label="nothing regrew", **NOTHING_REGREW))
-    style.legend(figure, handles)
+        entries.append(Line2D([], [], label="nothing regrew", **NOTHING_REGREW))
+    style.legend(figure, entries)
     return figure
 
 

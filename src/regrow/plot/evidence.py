@@ -97,7 +97,7 @@ def transfer_figure(rows: Rows, about: Row) -> Figure:
     counts = {row["set"]: f"{row['set']}\n(n = {row['questions']:,})" for row in shown}
     grid[0, 0].set_yticks(range(len(sets)), [counts[name] for name in sets])
     grid[0, 0].set_ylim(len(sets) - 0.5, -0.5)
-    style.legend(figure, style.names(*ORDER))
+    style.legend(figure, ORDER)
     return figure
 
 
@@ -124,7 +124,7 @@ def _train_size(curves: Curves, sizes: list[int], note: str) -> Figure:
     for axes, rows in zip(grid[0], pruned.values(), strict=True):
         axes.set_title(cell_name(rows["distill"][0]), fontsize=8)
     setp(grid[-1], xlabel="train questions")
-    style.legend(figure, style.names(*METHODS))
+    style.legend(figure, METHODS)
     return figure
 
 
@@ -188,7 +188,7 @@ def _risk(curves: Curves, size: int, note: str) -> Figure:
     setp(grid[:, 0], ylabel="errors among the\nsurest answers, %")
     grid[0, 0].set_ylim(bottom=0)  # all panels share it
     setp(grid[-1], xlabel="coverage, % of questions")
-    style.legend(figure, style.names(*METHODS))
+    style.legend(figure, METHODS)
     return figure
 
 
@@ -211,5 +211,5 @@ def _conformal(curves: Curves, size: int, note: str) -> Figure:
     setp(grid[:, 0], ylabel="mean set size, choices")
     setp(grid[:, 1], ylabel=f"coverage, % (asked: {100 * (1 - ALPHA):g})")
     setp(grid[-1], xlabel="parameters kept, % of the teacher's")
-    style.legend(figure, style.names(*METHODS))
+    style.legend(figure, METHODS)
     return figure

@@ -1,6 +1,6 @@
 """What all figures share: the same bytes for the same numbers, whatever the reader's settings."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +137,14 @@ def panels(
     return figure, grid
 
 
-def legend(figure: Figure, handles: Sequence[Artist]) -> None:
-    """The names at the head of a figure, in as many lines as its width asks for."""
+def legend(figure: Figure, entries: Iterable[str | Artist]) -> None:
+    """The names at the head of a figure, of `STYLES` or of what is drawn, in lines of its width."""
+    handles = [
+        Line2D([], [], label=STYLES[one].label, **look(STYLES[one]))
+        if isinstance(one, str)
+        else one
+        for one in entries
+    ]
     figure.legend(
         handles=handles,
         loc="upper left",
@@ -148,11 +154,6 @@ def legend(figure: Figure, handles: Sequence[Artist]) -> None:
         handlelength=2.4,
         columnspacing=1.4,
     )
-
-
-def names(*of: str) -> list[Artist]:
-    """The legend's entries of some of `STYLES`."""
-    return [Line2D([], [], label=STYLES[name].label, **look(STYLES[name])) for name in of]
 
 
 def bars(

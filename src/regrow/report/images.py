@@ -2,10 +2,13 @@
 
 import base64
 import csv
-from collections.abc import Iterator
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from regrow.report.curves import Curve, training_svg
+from regrow.plot.style import STUDENTS, legend, panels, settings
 from regrow.report.files import MISSING, Json, Source, in_form
 from regrow.report.parts import Figure
 from regrow.report.words import LABELS
@@ -31,8 +34,17 @@ FIGURES = {  # by name, in the order of the page
     "conformal": "Conformal sets, LAC and APS: their mean size and their coverage over the share "
     "of parameters kept, for all models.",
 }
+COLUMNS = 4  # of the training losses' panels
 LOGS = {"finetune": ("finetune", "finetuned"), "distill": ("distill", "distilled")}
 """Each method's folder below plots/training, behind it that of earlier versions."""
+
+
+class Curve(NamedTuple):
+    """The loss at each logged step of one run; `method` is `finetune` or `distill`."""
+
+    method: str
+    steps: Sequence[float]
+    losses: Sequence[float]
 
 
 def figures(source: Source, comparison: Json) -> Iterator[Figure]:
@@ -121,3 +133,39 @@ def _losses(method: str, log: Path) -> Iterator[Curve]:
         steps, losses = ([float(row[name]) for row in rows] for name in ("step", "loss"))
     if steps:
         yield Curve(method, steps, losses)
+
+
+@settings()
+def training_svg(cells: Mapping[str, Sequence[Curve]]) -> bytes:
+    """A panel for each title, with shared axes, as SVG; the same bytes for the same numbers."""
+    columns = min(COLUMNS, len(cells))
+    heights = [1.4] * math.ceil(len(cells) / columns)
+    figure, grid = panels([1.9] * columns, heights, across=0.2, sharex=True, sharey=True)
+    for axes in grid.flat[len(cells) :]:
+        axes.remove()
+    for index, (axes, title) in enumerate(zip(grid.flat, cells, strict=False)):
+        for method, steps, losses in cells[title]:
+            axes.plot(
+                steps,
+                losses,
+                color=STUDENTS[method].colour,
+                linestyle=STUDENTS[method].line,
+                linewidth=0.8,
+                marker="o" if len(steps) == 1 else "",
+                markersize=3,
+            )
+        axes.set_title(title, fontsize=8)
+        if index + columns >= len(cells):
+            axes.set_xlabel("step")
+            axes.tick_params(labelbottom=True)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("loss, nats")
+    curves = [curve for cell in cells.values() for curve in cell]
+    # A loss of 0, as of a KL that nothing is left of, has no logarithm.
+    if all(min(curve.losses) > 0 for curve in curves):
+        grid[0, 0].set_yscale("log")
+    shown = {curve.method for curve in curves}
+    legend(figure, [name for name in STUDENTS if name in shown])
+    data = io.BytesIO()
+    figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
+    return data.getvalue()

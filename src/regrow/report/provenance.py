@@ -48,11 +48,9 @@ def changed_parameters(stages: Json, params: Json) -> list[str]:
     now, changed = flat(params), set()
     for one in stages.values():
         for key, value in one.get("params", {}).get("params.yaml", {}).items():
-            before = flat(value, str(key))
+            before = flat({key: value})
             inside = {name for name in now if f"{name}.".startswith(f"{key}.")}
-            changed |= {
-                name for name in inside | before.keys() if before.get(name) != now.get(name)
-            }
+            changed |= {name for name in inside | set(before) if before.get(name) != now.get(name)}
     return sorted(changed)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from regrow.report.files import Json, Source
 from regrow.report.parts import Fold, Part, Table
 from regrow.report.words import CANNOT_SAY
+from regrow.support.params import by_key
 from regrow.support.tables import entries
 
 SCHEDULE = (
@@ -76,15 +77,9 @@ def sentences(values: Mapping[str, str]) -> dict[str, str]:
     return {**rows, **({"Further parameters": further} if further else {})}
 
 
-def flat(values: Any, prefix: str = "") -> dict[str, str]:
+def flat(values: Mapping[str, Any]) -> dict[str, str]:
     """Nested parameters by their dotted keys, in words: `null`, `true`, lists with commas."""
-    if isinstance(values, Mapping) and (values or not prefix):
-        return {
-            inner: text
-            for key, value in values.items()
-            for inner, text in flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
-        }
-    return {prefix: _words(values)}
+    return {key: _words(value) for key, value in by_key(values)}
 
 
 def _words(value: Any) -> str:

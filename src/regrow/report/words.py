@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Json = Mapping[str, Any]
-
 CANNOT_SAY = "cannot say"
 NOTHING_REGREW = "nothing regrew"
 LABELS = {

@@ -28,7 +28,7 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
         more = f"; and {len(faults) - FAULTS} more" if len(faults) > FAULTS else ""
         raise UserError(f"{path}: {listed}{more}") from None
     _read.clear()
-    _read[path] = dict(_by_key(values))
+    _read[path] = dict(by_key(values))
     return params
 
 
@@ -44,7 +44,7 @@ def check_unchanged() -> None:
     if not stage or not _read:
         return
     file, known = next(iter(_read.items()))
-    now = dict(_by_key(read_yaml(file, ADVICE)))
+    now = dict(by_key(read_yaml(file, ADVICE)))
     described = read_yaml(Path("dvc.yaml"), ADVICE)["stages"].get(stage, {})
     named: list[str] = []
     for entry in described.get("params", []):
@@ -61,10 +61,11 @@ def check_unchanged() -> None:
             )
 
 
-def _by_key(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+def by_key(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested values by their dotted keys; a section that holds none is a value."""
     for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _by_key(value, f"{section}{name}.")
+        if isinstance(value, Mapping) and value:
+            yield from by_key(value, f"{section}{name}.")
         else:
             yield f"{section}{name}", value
 
