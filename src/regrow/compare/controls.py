@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from regrow.compare.answers import Answers
 from regrow.compare.bootstrap import Array, mean_interval
 from regrow.compare.significance import holm, paired_test, verdict
+from regrow.compare.study import differing
 from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
 from regrow.support.files import as_json, read_yaml, rounded
@@ -116,13 +117,12 @@ def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[s
         runs = [read_predictions(folder / f"{run}.parquet").of_split("test") for run in arm.runs]
         first = first or runs[0]
         for run_name, run in zip(arm.runs, runs, strict=True):
-            for part in ("ids", "answers", "characters"):
-                if getattr(run, part) != getattr(first, part):
-                    raise UserError(
-                        f"{folder / run_name}.parquet answers questions that differ in {part} from "
-                        f"those of {next(iter(controls.arms))}; studies that are compared must "
-                        "have the same data section"
-                    )
+            if part := differing(run, first):
+                raise UserError(
+                    f"{folder / run_name}.parquet answers questions that differ in {part} from "
+                    f"those of {next(iter(controls.arms))}; studies that are compared must have "
+                    "the same data section"
+                )
         each = [Answers.of(run, settings.accuracy) for run in runs]
         answers[name] = Tested(
             right=np.stack([one.hits for one in each]),

@@ -5,16 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from regrow.compare import bootstrap
 from regrow.compare.answers import Answers, Model
-from regrow.compare.bootstrap import (
-    Interval,
-    Resamples,
-    Sample,
-    interval_of,
-    mean_sample,
-    over_seeds,
-    resample,
-)
+from regrow.compare.bootstrap import Interval, Resamples, Sample
 from regrow.compare.measures import MEASURES
 from regrow.compare.significance import Paired, holm, paired_test, verdict
 from regrow.compare.study import (
@@ -88,7 +81,9 @@ class Evidence:
         bounds = kind.bounds
         if bounds and paired:
             bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
-        return interval_of(sample, self.settings.confidence, kind.centred, bounds, self.questions)
+        return bootstrap.interval_of(
+            sample, self.settings.confidence, kind.centred, bounds, self.questions
+        )
 
     def verdict(self, cell: CellEvidence) -> str:
         """What the lead says at the margin; a loss is ahead only if it is so among its family."""
@@ -112,8 +107,10 @@ def gather(
     """
     check_study(study)
     test, held = (study["teacher"].of_split(split) for split in ("test", "calibration"))
-    draws = resample(len(test), len(sweep.seed), settings.resamples, settings.seed)
-    held_draws = resample(len(held), 1, settings.resamples, settings.seed, stream=1).questions
+    draws = bootstrap.resample(len(test), len(sweep.seed), settings.resamples, settings.seed)
+    held_draws = bootstrap.resample(
+        len(held), 1, settings.resamples, settings.seed, stream=1
+    ).questions
     models: dict[str, Model] = {}
 
     def model(name: str, rule: Normalisation) -> Model:
@@ -130,7 +127,7 @@ def gather(
         seeds=sweep.seed,
         settings=settings,
         chance=float(chance(test).mean()),
-        longest_choice=mean_sample(longest_choice(test)[None], draws),
+        longest_choice=bootstrap.mean_sample(longest_choice(test)[None], draws),
         draws=draws,
         models=models,
         cells=[],
@@ -151,7 +148,7 @@ def _cell(
     for method in METHODS:
         each = [measured[name] for name in place.runs(method, evidence.seeds)]
         methods[method] = {
-            measure: over_seeds([one[measure] for one in each], evidence.draws)
+            measure: bootstrap.over_seeds([one[measure] for one in each], evidence.draws)
             for measure in each[0]
         }
     finetune, distill = (

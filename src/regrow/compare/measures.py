@@ -16,19 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from regrow.compare import uncertainty
 from regrow.compare.answers import Answers, Model
 from regrow.compare.bootstrap import Array, Sample
-from regrow.compare.uncertainty import (
-    SCORES,
-    Score,
-    calibration_error,
-    conformal_scores,
-    conformal_sets,
-    conformal_thresholds,
-    gold_scores,
-    reliability,
-    selective_risk,
-)
 from regrow.support.tables import Table
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017, ICML
@@ -231,32 +221,36 @@ def _log_loss(model: Model, answers: Answers) -> Sample:
 
 
 def _calibration_error(model: Model, answers: Answers) -> Sample:
-    level, hit, mass = reliability(answers.confidence, answers.hits, BINS)
+    level, hit, mass = uncertainty.reliability(answers.confidence, answers.hits, BINS)
     return Sample(
         float((np.abs(hit - level) * mass).sum() / len(answers)),
-        calibration_error(answers.confidence, answers.hits, BINS, model.draws.questions),
+        uncertainty.calibration_error(
+            answers.confidence, answers.hits, BINS, model.draws.questions
+        ),
     )
 
 
 def _selective(model: Model, part: int) -> Sample:
     once, drawn = (
-        selective_risk(model.test.confidence, model.test.hits, COVERED, counts)[part]
+        uncertainty.selective_risk(model.test.confidence, model.test.hits, COVERED, counts)[part]
         for counts in (None, model.draws.questions)
     )
     return Sample(float(once[0]), drawn)
 
 
-def _conformal(score: Score, alpha: float, part: int) -> Callable[[Model], Value]:
+def _conformal(score: uncertainty.Score, alpha: float, part: int) -> Callable[[Model], Value]:
     """Coverage (part 0) or mean size (1) of conformal sets."""
 
     def value(model: Model) -> Sample:
         if not len(model.held):
             return model.missing
-        scores = conformal_scores(model.test, score)
-        gold = gold_scores(model.test, scores)
-        kept = gold_scores(model.held, conformal_scores(model.held, score))
+        scores = uncertainty.conformal_scores(model.test, score)
+        gold = uncertainty.gold_scores(model.test, scores)
+        kept = uncertainty.gold_scores(model.held, uncertainty.conformal_scores(model.held, score))
         once, drawn = (
-            conformal_sets(scores, gold, conformal_thresholds(kept, alpha, held), counts)[part]
+            uncertainty.conformal_sets(
+                scores, gold, uncertainty.conformal_thresholds(kept, alpha, held), counts
+            )[part]
             for held, counts in ((None, None), (model.held_draws, model.draws.questions))
         )
         return Sample(float(once[0]), drawn)
@@ -272,7 +266,7 @@ def _on_raw(measure: Measure) -> Measure:
     )
 
 
-for _score, _alpha in product(SCORES, ALPHAS):
+for _score, _alpha in product(uncertainty.SCORES, ALPHAS):
     for _part, (_name, _words, _unit, _better) in enumerate(CONFORMAL):
         MEASURES[f"{_score}_{_name}_{_alpha}"] = Measure(
             _conformal(_score, _alpha, _part),

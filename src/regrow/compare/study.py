@@ -70,6 +70,12 @@ def read_study(folder: Path, sweep: Sweep) -> Study:
     return {name: read_predictions(folder / f"{name}.parquet") for name in run_names(sweep)}
 
 
+def differing(one: Predictions, other: Predictions) -> str:
+    """The first part in which the questions of two runs differ, as `ids`; "" where none does."""
+    parts = ("ids", "splits", "answers", "characters")
+    return next((part for part in parts if getattr(one, part) != getattr(other, part)), "")
+
+
 def check_study(study: Study) -> None:
     """Raise `UserError` unless all runs answer the same questions and students equal their start.
 
@@ -78,12 +84,11 @@ def check_study(study: Study) -> None:
     """
     teacher = study["teacher"]
     for name, run in study.items():
-        for part in ("ids", "splits", "answers", "characters"):
-            if getattr(run, part) != getattr(teacher, part):
-                raise UserError(
-                    f"the predictions of {name} and of teacher differ in the questions' {part}, "
-                    "so they cannot be compared; run `dvc repro`"
-                )
+        if part := differing(run, teacher):
+            raise UserError(
+                f"the predictions of {name} and of teacher differ in the questions' {part}, "
+                "so they cannot be compared; run `dvc repro`"
+            )
     if "test" not in teacher.splits:
         raise UserError("the predictions hold no question of the test split; run `dvc repro`")
     for name, run in study.items():

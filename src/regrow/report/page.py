@@ -15,31 +15,23 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from regrow.report import tables
 from regrow.report.device import on_the_device
 from regrow.report.files import Json, Source, in_form, read_json
 from regrow.report.images import figures
 from regrow.report.parts import Field, Part, Section, Table
 from regrow.report.provenance import provenance, warnings
 from regrow.report.set_up import flat, set_up
-from regrow.report.tables import (
-    accuracy,
-    claims,
-    control_tables,
-    elsewhere,
-    summary,
-    tests,
-    uncertainty,
-)
 from regrow.report.words import CANNOT_SAY, estimate
 from regrow.support.errors import UserError
 
 SECTIONS: Sequence[tuple[str, str, str, Callable[[Source, Json], Iterable[Part]]]] = (
-    ("summary", "Summary", "summary", summary),
-    ("claims", "Claims and verdicts", "claims", claims),
-    ("accuracy", "Accuracy", "comparison", accuracy),
-    ("paired", "Paired tests", "paired", tests),
-    ("uncertainty", "Uncertainty", "measures", uncertainty),
-    ("transfer", "What it costs elsewhere", "transfer", elsewhere),
+    ("summary", "Summary", "summary", tables.summary),
+    ("claims", "Claims and verdicts", "claims", tables.claims),
+    ("accuracy", "Accuracy", "comparison", tables.accuracy),
+    ("paired", "Paired tests", "paired", tables.tests),
+    ("uncertainty", "Uncertainty", "measures", tables.uncertainty),
+    ("transfer", "What it costs elsewhere", "transfer", tables.elsewhere),
     ("device", "On the device", "frontier", on_the_device),
     ("figures", "Figures", "comparison", figures),
     ("set-up", "Set-up", "params", set_up),
@@ -114,7 +106,7 @@ def read_control_tables(folder: Path) -> list[Table]:
         return []
     found = read_json(path)
     with in_form(path):
-        return control_tables(found)
+        return tables.control_tables(found)
 
 
 def render(results: Sequence[Results], across_sets: Sequence[Table] = ()) -> str:

@@ -11,6 +11,7 @@ from regrow.report.parts import Fold, Part, Table
 from regrow.report.set_up import flat
 from regrow.report.tables import count
 from regrow.report.words import CANNOT_SAY
+from regrow.support.files import file_hash
 
 
 def provenance(source: Source, lock: Json) -> Iterator[Part]:
@@ -134,7 +135,7 @@ def _state(folder: Path, out: Json) -> str:
 def _md5(path: Path) -> str:
     """The hash that DVC 3 gives a file, or a folder: that of the list of its files' hashes."""
     if path.is_file():
-        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        return file_hash(path, "md5")
     files = {one.relative_to(path).as_posix(): one for one in path.rglob("*") if one.is_file()}
     listing = [{"md5": _md5(files[name]), "relpath": name} for name in sorted(files)]
     data = json.dumps(listing, sort_keys=True).encode()

@@ -5,20 +5,12 @@ A section's function takes the set and what its file holds, and gives what stand
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from regrow.report import words
 from regrow.report.files import Json, Source
 from regrow.report.parts import Field, Fold, Part, Table
-from regrow.report.words import (
-    CANNOT_SAY,
-    LABELS,
-    NOTHING_REGREW,
-    estimate,
-    interval,
-    notes,
-    p_value,
-    quantity,
-)
+from regrow.report.words import CANNOT_SAY, LABELS, NOTHING_REGREW
 
 PLACE = ("Score", "Sparsity", "Train questions", "Parameters kept")
 HEADLINES = (
@@ -72,7 +64,7 @@ def claims(_: Source, found: Json) -> Iterator[Part]:
     rows = [
         [
             claim["claim"],
-            f"{claim['quantity']}: {estimate(claim)}",
+            f"{claim['quantity']}: {words.estimate(claim)}",
             Field("", verdict=claim["verdict"]),
             claim["why"],
         ]
@@ -84,17 +76,10 @@ def claims(_: Source, found: Json) -> Iterator[Part]:
 
 def accuracy(source: Source, found: Json) -> Iterator[Part]:
     """A row a cell, a column a method, and the difference."""
-    rows = [
-        [
-            *source.places[key].fields,
-            *(interval(cell[method]) for method in LABELS),
-            _gap(source, key, cell["difference"], "fraction"),
-        ]
-        for key, cell in found["sweep"].items()
-    ]
+    rows = _by_method(source, found["sweep"], "fraction", {})
     note = (
-        f"{notes(found)} Here and below, a difference in bold has an interval that does not hold "
-        "0; no correction is made for how many there are. The paired tests make it. Nothing "
+        f"{words.notes(found)} Here and below, a difference in bold has an interval that does not "
+        "hold 0; no correction is made for how many there are. The paired tests make it. Nothing "
         "regrew: no student clearly beats the longest choice and the pruned model that it started "
         "from."
     )
@@ -119,8 +104,8 @@ def tests(source: Source, found: Json) -> Iterator[Part]:
                 _gap(source, key, comparison["sweep"][key]["difference"], "fraction"),
                 count(cell["only_distill_right"]),
                 count(cell["only_finetune_right"]),
-                p_value(cell["p"]),
-                p_value(cell["holm_p"]),
+                words.p_value(cell["p"]),
+                words.p_value(cell["holm_p"]),
                 Field("", verdict=cell["verdict"]),
                 _points(cell["detectable"]),
             ]
@@ -140,7 +125,7 @@ def uncertainty(source: Source, found: Json) -> Iterator[Part]:
     """A table a measure; the main ones first, the others folded away."""
     # Earlier results name no label and no unit.
     said = found.get("measures") or {name: {} for name in next(iter(found["sweep"].values()))}
-    tables = {name: _measure(source, name, words, found["sweep"]) for name, words in said.items()}
+    tables = {name: _measure(source, name, one, found["sweep"]) for name, one in said.items()}
     yield from (tables[name] for name in HEADLINES if name in tables)
     closeness = found.get("closeness") or {}
     if closeness.get("spearman") is not None:
@@ -151,8 +136,8 @@ def uncertainty(source: Source, found: Json) -> Iterator[Part]:
         )
     odd = {run: why for run, why in found.get("temperatures", {}).items() if isinstance(why, str)}
     if odd:
-        words = "; ".join(f"{run}: {why}" for run, why in odd.items())
-        yield f"Where temperature scaling degenerates: {words}."
+        listed = "; ".join(f"{run}: {why}" for run, why in odd.items())
+        yield f"Where temperature scaling degenerates: {listed}."
     if rest := [table for name, table in tables.items() if name not in HEADLINES]:
         yield Fold(f"All other measures ({len(rest)} tables)", rest)
 
@@ -162,16 +147,24 @@ def _measure(source: Source, name: str, said: Json, sweep: Json) -> Table:
     shown, gap = ("%", "points") if unit == "fraction" else (unit, unit)
     better = f" ({said['better']} is better)" if said.get("better") else ""
     given = {method: f"{text} by definition" for method, text in GIVEN.get(name, {}).items()}
-    rows = [
-        [
-            *source.places[key].fields,
-            *(given.get(method) or quantity(values.get(method), unit) for method in LABELS),
-            _gap(source, key, values.get("difference"), unit),
-        ]
-        for key, values in ((key, cell.get(name, {})) for key, cell in sweep.items())
-    ]
+    cells = {key: cell.get(name, {}) for key, cell in sweep.items()}
+    rows = _by_method(source, cells, unit, given)
     caption = f"{label[:1].upper()}{label[1:]}{f', {shown}' if shown else ''}{better}"
     return Table(caption, [*PLACE, *LABELS.values(), f"KL - CE{f', {gap}' if gap else ''}"], rows)
+
+
+def _by_method(
+    source: Source, cells: Json, unit: str, given: Mapping[str, str]
+) -> list[list[str | Field]]:
+    """Rows of a cell, each method and the difference; `given` is what follows without numbers."""
+    return [
+        [
+            *source.places[key].fields,
+            *(given.get(one) or words.quantity(values.get(one), unit) for one in LABELS),
+            _gap(source, key, values.get("difference"), unit),
+        ]
+        for key, values in cells.items()
+    ]
 
 
 def elsewhere(source: Source, found: Json) -> Iterator[Part]:
@@ -184,7 +177,7 @@ def elsewhere(source: Source, found: Json) -> Iterator[Part]:
             [
                 f"{name} (n = {of_set['questions']:,})",
                 *source.places[key].fields[:3],
-                *(quantity(cell[measure][method], unit) for method in methods),
+                *(words.quantity(cell[measure][method], unit) for method in methods),
                 *(difference(cell[measure][gap], unit) for gap in gaps),
             ]
             for name, of_set in found.items()
@@ -199,7 +192,7 @@ def control_tables(found: Json) -> list[Table]:
     arms = [
         [
             *(name, arm["study"], f"{100 * arm['retention']:.1f} %"),
-            *(interval(arm["accuracy"]), quantity(arm["nll"], "choices")),
+            *(words.interval(arm["accuracy"]), words.quantity(arm["nll"], "choices")),
         ]
         for name, arm in found["arms"].items()
     ]
@@ -207,7 +200,11 @@ def control_tables(found: Json) -> list[Table]:
         [
             *(one["question"], _pairs(one)),
             *(difference(one["accuracy"], "fraction"), difference(one["nll"], "choices")),
-            *(p_value(one["p"]), p_value(one["holm_p"]), Field("", verdict=one["verdict"])),
+            *(
+                words.p_value(one["p"]),
+                words.p_value(one["holm_p"]),
+                Field("", verdict=one["verdict"]),
+            ),
         ]
         for one in found["contrasts"]
     ]
@@ -233,7 +230,7 @@ def difference(value: Json | None, unit: str) -> Field:
     """A difference with its interval; strong where that does not hold 0."""
     low, high = (value["low"], value["high"]) if value else (None, None)
     clear = low is not None and high is not None and low * high > 0
-    return Field(quantity(value, unit, "+"), clear)
+    return Field(words.quantity(value, unit, "+"), clear)
 
 
 def count(value: int | None) -> str:
