@@ -22,6 +22,7 @@ from regrow.compare.bootstrap import (
     over_seeds,
     resample,
 )
+from regrow.support.files import as_json
 from simulated import compare_settings
 
 answers = hnp.arrays(
@@ -283,6 +284,15 @@ def test_an_interval_says_when_it_cannot_be_had() -> None:
     for draws in ([1.0, 1.0], [nan, nan], [nan, 1.0]):
         found = interval_of(Sample(1.0, np.array(draws)), 0.95)
         assert found.estimate == 1.0 and np.isnan([found.low, found.high]).all()
+
+
+def test_a_file_holds_rounded_numbers_and_null_for_what_cannot_be_had() -> None:
+    nan = float("nan")
+    values = {"a": Interval(nan, nan, nan), "b": Interval(1 / 3, nan, 0.5), "p": nan, "n": 3}
+    assert as_json({"cell": values}) == {
+        "cell": {"a": None, "b": {"estimate": 0.333333, "low": None, "high": 0.5}}
+        | {"p": None, "n": 3}
+    }
 
 
 def test_a_centred_interval_lies_around_its_estimate() -> None:

@@ -119,7 +119,7 @@ def as_json(value: Any) -> Any:
     """
     if isinstance(value, Mapping):
         return {name: as_json(part) for name, part in value.items()}
-    if isinstance(value, tuple):
+    if hasattr(value, "_asdict"):
         return None if math.isnan(value[0]) else as_json(value._asdict())
     if isinstance(value, float):
         return None if math.isnan(value) else rounded(value)
