@@ -358,7 +358,7 @@ def test_a_fault_stops_dvc_before_anything_is_written(new_study, tmp_path, chang
         assert not [path for path in written if path.name != "README.md"]
 
 
-@pytest.mark.parametrize("change", [{"distill__temperature": 3.0}, {"sweep__sparsity": []}])
+@pytest.mark.parametrize("change", [{"distill__temperature": -1.0}, {"sweep__sparsity": []}])
 def test_a_fault_loses_no_result(study, change):
     before, values = study.outputs(), (study.root / "params.yaml").read_bytes()
     study.set(**change)

@@ -77,7 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
     ids = [question.id for question in QUESTIONS]
     state = Unfinished(folder / "state", math.inf)
-    record(teacher, ids, trees, "all", None, [1.0], folder / "record", state)
+    record(teacher, ids, trees, "all", folder / "record", state)
     return folder
 
 

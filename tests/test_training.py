@@ -83,7 +83,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Positions], 
     @cache
     def make(positions: Positions) -> Record:
         state = Unfinished(folder, math.inf)
-        record(teacher, IDS, TREES, positions, None, [1.0], folder / positions, state)
+        record(teacher, IDS, TREES, positions, folder / positions, state)
         return Record(folder / positions, lambda: output_layer(teacher))
 
     return make
@@ -471,8 +471,9 @@ def workplace(tmp_path: Path) -> Path:
     write_labels(tmp_path / "labels.jsonl", ASKED, ANSWERS)
     teacher = tiny_model(tiny_config("llama"), seed=1)
     state = Unfinished(tmp_path, math.inf)
-    record(teacher, IDS, TREES, "answer", 8, [1.0, 2.0], tmp_path / "record-of-teacher", state)
+    record(teacher, IDS, TREES, "answer", tmp_path / "record-of-teacher", state)
     (tmp_path / "record-of-teacher").rename(tmp_path / "record")
+    save_model(teacher, tiny_tokenizer(), tmp_path / "teacher")
     save_model(student(), tiny_tokenizer(), tmp_path / "pruned")
     return tmp_path
 
@@ -510,15 +511,10 @@ def test_only_fine_tuning_depends_on_labels(
     assert weights == (one == two) == (stage == "distill")
 
 
-def test_a_whole_record_is_distilled_from_with_its_own_teacher(
+def test_a_record_is_distilled_from_with_its_own_teacher(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = tiny_model(tiny_config("llama"), seed=1)
-    save_model(teacher, tiny_tokenizer(), workplace / "teacher")
-    shutil.rmtree(workplace / "record")
-    state = Unfinished(workplace, math.inf)
-    record(teacher, IDS, TREES, "answer", None, [1.0], workplace / "whole", state)
-    (workplace / "whole").rename(workplace / "record")
     (workplace / "teacher").rename(workplace / "kept")
     save_model(student(), tiny_tokenizer(), workplace / "teacher")
     assert "not made with this teacher" in str(retrain(monkeypatch, workplace, "distill", "other"))
