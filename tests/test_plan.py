@@ -153,6 +153,15 @@ MEASURED = (
 )
 
 
+def test_the_committed_measurements_keep_their_limits():
+    path = ROOT / measured_memory.OUT
+    cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+    assert len(cases) == len(measured_memory.CASES)
+    for case in cases:
+        limit = measured_memory.ONE if case["processes"] == 1 else measured_memory.MANY
+        assert abs(case["error"]) <= limit, case
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURED)
 def test_predicted_memory_is_what_is_measured(name, tmp_path, monkeypatch):

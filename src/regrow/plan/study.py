@@ -146,7 +146,7 @@ def _before(study: Study, dense: Shape) -> Iterator[Row]:
     row = dense.config.hidden_size * BYTES[study.compute.dtype]
     flops = trees_forward(dense.costs, trees, record.positions)
     seconds = study.time(flops, "teacher_logits", size + kept * row)
-    peak = partial(memory.inference, dense, load, copies=2)
+    peak = partial(memory.inference, dense, load, copies=1)
     yield _run(study, Row("teacher_logits", disk=kept * row), peak, flops, seconds)
 
 
