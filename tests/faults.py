@@ -28,6 +28,7 @@ def run_apart(
             os.close(reading)
             os.dup2(writing, 1)
             os.dup2(writing, 2)
+            # Open as long as the child lives, so that no `with` can hold them.
             sys.stdout = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
             sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115
             os.chdir(folder)

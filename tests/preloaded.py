@@ -13,6 +13,7 @@ import runpy
 import signal
 import socket
 import sys
+from pathlib import Path
 
 SOCKET = "PRELOADED_PYTHON"
 SECONDS = "PRELOADED_SECONDS"
@@ -82,7 +83,8 @@ def _run_module(arguments):
     option, module, *rest = arguments
     assert option == "-m", "only `python -m MODULE` is preloaded"
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [os.getcwd(), *(os.path.abspath(folder) for folder in given if folder)]  # noqa: PTH100, PTH109
+    folders = [".", *filter(None, given)]
+    sys.path[:0] = [str(Path(folder).absolute()) for folder in folders]
     sys.argv = [module, *rest]
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -102,7 +104,7 @@ def _run_module(arguments):
 def ask(path, arguments):
     """Have the server at `path` run `arguments`; return the exit status."""
     request = json.dumps(
-        {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
+        {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     ).encode()
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)

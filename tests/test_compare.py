@@ -152,11 +152,11 @@ def test_a_missing_run_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     ],
 )
 def test_runs_that_do_not_belong_together_are_named(
-    name: str, change: dict[str, object], fault: str
+    name: str, change: dict[str, Any], fault: str
 ) -> None:
     sweep = sweep_of(sparsity=(0.2,))
     study = simulated_study(sweep)
-    study[name] = dataclasses.replace(study[name], **change)  # type: ignore[arg-type]
+    study[name] = dataclasses.replace(study[name], **change)
     with pytest.raises(UserError, match=fault):
         gather(study, sweep, SETTINGS)
 

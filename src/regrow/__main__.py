@@ -83,9 +83,10 @@ def main() -> None:
         check_unchanged()
         ranks.leave()
 
-    run.__signature__ = options(stage.main)  # type: ignore[attr-defined]
+    command: Any = run
+    command.__signature__ = options(stage.main)
     doc: str = stage.main.__doc__ or stage.__doc__ or ""
-    app.command(help=doc.partition("Args:")[0].strip())(run)
+    app.command(help=doc.partition("Args:")[0].strip())(command)
     try:
         app(args=sys.argv[2:], prog_name=f"python -m regrow {name}")
     except UserError as error:

@@ -145,7 +145,8 @@ def _tensors(folder: Path, config: Config, opened: ExitStack) -> Iterator[tuple[
     for path in paths:
         try:
             file: Any = opened.enter_context(safe_open(path, "np"))
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()
+            parts = {name: file.get_slice(name) for name in names}
             if any(part.get_dtype() == "BF16" for part in parts.values()):  # NumPy has none
                 file = opened.enter_context(safe_open(path, "pt"))
         except (SafetensorError, OSError) as error:

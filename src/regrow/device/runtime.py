@@ -192,6 +192,7 @@ def open_model(path: Path) -> Any:
     check_magic(path)
     llama = library()
 
+    # cyllama is optional, so that nothing is known of its classes.
     class Model(llama.LlamaModel):  # type: ignore[misc, name-defined]
         # cyllama 0.2.18: a context's `get_logits_ith` asks its model for this, which it lacks.
         @property

@@ -101,8 +101,10 @@ def train(
     if compute.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     engine.train()
-    numbers = range(len(logged) + 1, len(steps) + 1)
-    for number in track(numbers, "Training", len(steps), len(logged), disable=not ranks.first()):
+    done = len(logged)
+    for number in track(range(1, len(steps) + 1), "Training", disable=not ranks.first()):
+        if number <= done:
+            continue
         rate = learning_rate * _share_of_rate(number - 1, len(steps), settings)
         torch.manual_seed(_seed_of_step(seed, len(earlier) + number))
         loss = _backward(engine, task, steps[number - 1], compute.micro_batch)
