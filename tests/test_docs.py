@@ -141,10 +141,19 @@ def in_words(found: Any) -> Iterator[str]:
 )
 def test_figures_in_prose_are_those_of_committed_files(page, section, files):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    text = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    check_prose(text.partition(f"## {section}\n")[2].partition("\n## ")[0], files)
+
+
+def test_the_readme_says_what_was_found_at_half():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (said,) = re.findall(r"^\*\*At half of the parameters .*$", readme, re.MULTILINE)
+    check_prose(said, "results/half/primary/metrics/compare", least=5)
+
+
+def check_prose(text, files, least=8):
     text = re.sub(r"(?m)^\|.*\n", "", text)  # a test of its own holds tables
     shown = re.findall(r"[+-]?\b\d+\.\d\b(?:(?: %| points)? \[[^]]+\](?!\())?", text)
-    assert len(shown) >= 8
+    assert len(shown) >= least
     known = set()
     for path in (ROOT / files).glob("*.json"):
         known |= set(in_words(json.loads(path.read_text(encoding="utf-8"))))
