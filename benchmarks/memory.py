@@ -39,7 +39,7 @@ class Case:
 
     Attributes:
         name: for the reader.
-        stage: `teacher_logits`, `finetune`, `distill` or `evaluate`.
+        stage: `teacher_logits`, `prune`, `finetune`, `distill` or `evaluate`.
         kind: a model type of transformers.
         sizes: of its configuration.
         changes: sections of params.yaml.
@@ -83,6 +83,7 @@ def sizes(hidden: int, layers: int, vocabulary: int, tied: bool = True) -> dict[
 
 SMALL, WIDE = sizes(512, 8, 16384), sizes(768, 6, 8192)
 DEEP, LARGE = sizes(512, 16, 8192, tied=False), sizes(768, 10, 32768)
+FULL = sizes(4096, 1, 8192, tied=False) | {"intermediate_size": 11008}
 TWO = {"processes": 2, "launch": TORCHRUN}
 CASES = (
     Case("40 M parameters, 8 questions", "finetune", "llama", SMALL),
@@ -118,6 +119,8 @@ CASES = (
         WIDE,
         {"training": {"batch_size": 32}, "compute": TWO | {"shard": True}},
     ),
+    Case("1 layer as wide as OLMo 2 7B's", "prune", "olmo2", FULL),
+    Case("3 of them", "prune", "olmo2", FULL | {"num_hidden_layers": 3}),
 )
 SCORED = 64
 
@@ -259,6 +262,10 @@ def _command(case: Case, stage: str) -> list[str]:
     record = ["--questions", f"{questions}/train.jsonl", "--out", "data/record"]
     commands = {
         "teacher_logits": ["--teacher", "models/teacher", *record, "--choices", "data/c.jsonl"],
+        "prune": [
+            *("--teacher", "models/teacher", "--score", "l2", "--sparsity", str(SPARSITY)),
+            *("--questions", f"{questions}/train.jsonl", "--out", "models/again"),
+        ],
         "finetune": retrain,
         "distill": [*retrain, "--teacher-logits", "data/record", "--teacher", "models/teacher"],
         "evaluate": [
@@ -340,7 +347,7 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         Rates(dict.fromkeys(SPEEDS, 1.0), 1.0, 1.0, "none"),
     )
     (row,) = (row for row in rows(planned) if row.stage == case.stage)
-    return {"predicted": row.device}, dict
+    return {"predicted": row.device or row.host}, dict
 
 
 WORDS = ("river", "cupboard", "morning", "people", "market", "window", "letter", "garden")

@@ -24,6 +24,8 @@ from regrow.support.schema import Compute, Params, Training
 GIBI = 2**30
 PROCESS = int(0.55 * GIBI)
 """What a process with torch and transformers takes before it holds a model; measured."""
+WITHOUT_MODEL = int(0.45 * GIBI)
+"""The same where it is never to hold one; measured."""
 CUDA = int(0.6 * GIBI)
 """What CUDA's context and libraries take of a GPU; stated, not measured."""
 Pruned = Mapping[float, Sequence[Shape]]
@@ -160,9 +162,9 @@ def _pruning(study: Study, dense: Shape, pruned: Pruned) -> Iterator[Row]:
         return memory.inference(dense, replace(load, read=1), whole, copies=1)
 
     flops = trees_forward(dense.costs, trees, "answer")
-    # One matrix of an MLP at a time, of which the score makes two copies of eight bytes.
+    # One matrix of an MLP at a time, of which the score makes a copy of eight bytes a weight.
     matrix = dense.config.hidden_size * dense.config.intermediate_size
-    tensors = (BYTES[study.compute.dtype] + 2 * 8) * matrix
+    tensors = (BYTES[study.compute.dtype] + 8) * matrix
     for score, (sparsity, shapes) in itertools.product(params.sweep.score, pruned.items()):
         # With more steps than one, the model of the first lies beside that of all of them.
         size = sum(study.size(shape) for shape in (shapes[-1], *shapes[:-1][:1]))
@@ -172,7 +174,7 @@ def _pruning(study: Study, dense: Shape, pruned: Pruned) -> Iterator[Row]:
             yield _run(study, row, forward, flops, study.time(flops, "evaluate", moved))
         else:
             seconds = study.time(0, "evaluate", moved)
-            yield replace(row, host=PROCESS + tensors, seconds=seconds)
+            yield replace(row, host=WITHOUT_MODEL + tensors, seconds=seconds)
     passes = 2 if "activation" in params.sweep.score else 1
     work = flops * (ACTIVATION_QUESTIONS + (passes - 1) * len(trees)) // len(trees)
     seconds = study.time(work, "evaluate", study.size(dense), parallel=False)
