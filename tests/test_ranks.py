@@ -387,7 +387,7 @@ def test_what_two_ranks_saved_four_go_on_from(tmp_path: Path) -> None:
     arguments = prepare(tmp_path, 2)
     for attempt in range(20):
         ended, _ = run_killed(arguments, tmp_path, "all", 6 + 2 * attempt)
-        if not ended and list(tmp_path.glob(f"{STATES}/*/*/checkpoint-*/whole")):
+        if not ended and list(tmp_path.glob(f"{STATES}/*/*/progress.json")):
             break
     text = (tmp_path / "params.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(text.replace("processes: 2", "processes: 4"), "utf-8")

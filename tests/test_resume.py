@@ -243,7 +243,6 @@ def test_a_checkpoint_that_was_not_saved_whole_is_not_used(
     monkeypatch.undo()
     (state,) = (folder / STATES).glob("*/*")
     torn = shutil.copytree(state / "checkpoint-4", state / "checkpoint-10")
-    (torn / "whole").unlink()
     (torn / "model.safetensors").write_bytes(b"")
     assert run_killed(folder, "distill", 300)
     assert "goes on from its checkpoint-4" in (folder / "printed").read_text("utf-8")

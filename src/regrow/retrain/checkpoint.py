@@ -4,7 +4,6 @@ In safetensors, of which torch's distributed checkpoint reads and writes each ra
 hold no code: torch's own format is a pickle.
 """
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -18,9 +17,6 @@ from regrow.support.errors import UserError, file_fault
 from regrow.support.files import flush
 from regrow.support.resume import Unfinished, fingerprints
 
-# The file that a checkpoint gets when all others are on the disk; it holds their hashes.
-WHOLE = "whole"
-LOG = "log.json"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW names them
 # Tensors a file: a rank holds the bytes of one file in memory while it writes.
 A_FILE = 16
@@ -47,47 +43,67 @@ def save_checkpoint(
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    earlier = ranks.told(_last_checkpoint(state.folder) if ranks.first() else None)
-    written = state.folder / f"checkpoint-{len(logged)}"
+    written = _folder(state, logged)
     try:
         tensors = _tensors(model, optimizer)
         files = {name: 1 + place // A_FILE for place, name in enumerate(tensors)}
         writer = HuggingFaceStorageWriter(str(written), files, save_distributed=True)
         _quietly(save, tensors, storage_writer=writer)
         if ranks.first():
-            (written / LOG).write_text(json.dumps(logged), encoding="utf-8")
             flush(written)
-            beside = written / f"{WHOLE}.partial"
-            beside.write_text(json.dumps(fingerprints(written)), encoding="utf-8")
-            flush(beside)
-            beside.replace(written / WHOLE)
-            flush(written)
+            state.write({"files": fingerprints(written), "logged": logged})
     except Exception as error:
         shutil.rmtree(written, ignore_errors=True)
         if said := file_fault(_cause(error), written):
             raise UserError(said) from error
         raise
-    if earlier is not None and ranks.first():
-        shutil.rmtree(earlier)
-    state.saved()
+    if ranks.first():
+        _remove_others(written)
+    else:
+        state.saved()
 
 
 def load_checkpoint(model: Any, optimizer: torch.optim.Optimizer, state: Unfinished) -> Logged:
     """Put back what was saved last, and return what had been logged by then; else nothing."""
-    checkpoint = ranks.told(_whole_checkpoint(state) if ranks.first() else None)
-    if checkpoint is None:
+    logged: Logged = ranks.told(_saved(state) if ranks.first() else None)
+    if not logged:
         return []
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    checkpoint = _folder(state, logged)
     if ranks.first():
         print(f"An interrupted training goes on from its {checkpoint.name}.", flush=True)
-    logged = [tuple(values) for values in json.loads((checkpoint / LOG).read_text("utf-8"))]
     for kept in optimizer.state.values():
         kept["step"].fill_(len(logged))
     reader = HuggingFaceStorageReader(str(checkpoint))
     _quietly(load, _tensors(model, optimizer), storage_reader=reader)
     return logged
+
+
+def _saved(state: Unfinished) -> Logged:
+    """What was logged up to the last whole checkpoint; where it is damaged, all state goes."""
+    progress = state.read() or {"files": {}, "logged": []}
+    checkpoint = _folder(state, progress["logged"])
+    _remove_others(checkpoint)
+    saved = progress["files"]
+    found = fingerprints(checkpoint) if checkpoint.is_dir() else {}
+    for name in saved | found:
+        if saved.get(name) != found.get(name):
+            state.discard(checkpoint / name)
+            return []
+    return [tuple(values) for values in progress["logged"]]
+
+
+def _folder(state: Unfinished, logged: Logged) -> Path:
+    return state.folder / f"checkpoint-{len(logged)}"
+
+
+def _remove_others(checkpoint: Path) -> None:
+    """Remove those before it, and what was not saved whole."""
+    for path in checkpoint.parent.glob("checkpoint-*"):
+        if path != checkpoint:
+            shutil.rmtree(path)
 
 
 def _tensors(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -111,41 +127,3 @@ def _cause(error: Exception) -> BaseException:
     """What a rank came upon, of all that torch says of it."""
     failures = getattr(error, "failures", None)
     return next(iter(failures.values()))[0] if failures else error
-
-
-def _whole_checkpoint(state: Unfinished) -> Path | None:
-    """The checkpoint to go on from, if it is as it was saved; else all state is removed."""
-    checkpoint = _last_checkpoint(state.folder)
-    if checkpoint is not None and (damaged := _damage(checkpoint)) is not None:
-        state.discard(damaged)
-        return None
-    return checkpoint
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of `folder` to go on from; what was not saved whole is removed."""
-    latest: Path | None = None
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:])):
-        if not (path / WHOLE).is_file():
-            shutil.rmtree(path)
-            continue
-        if latest is not None:  # stopped just before it was removed
-            shutil.rmtree(latest)
-        latest = path
-    return latest
-
-
-def _damage(checkpoint: Path) -> Path | None:
-    """A file of a checkpoint that is not as it was saved, if there is one."""
-    try:
-        saved = json.loads((checkpoint / WHOLE).read_text(encoding="utf-8"))
-    except ValueError:
-        return checkpoint / WHOLE
-    found = fingerprints(checkpoint)
-    del found[WHOLE]
-    if saved == found:
-        return None
-    names = saved.keys() | found.keys() if isinstance(saved, dict) else {WHOLE}
-    return checkpoint / min(
-        name for name in names if name == WHOLE or saved.get(name) != found.get(name)
-    )
