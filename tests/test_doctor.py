@@ -11,7 +11,7 @@ import torch
 
 from conftest import PARAMS
 from regrow.commands.doctor import bfloat16, verdict
-from regrow.support.environment import LIBRARIES, compare, describe, has_bfloat16_products, read
+from regrow.support.environment import LIBRARIES, describe, differences, has_bfloat16_products, read
 from regrow.support.errors import UserError
 from regrow.support.schema import Compute
 from tiny_models import regrow, write_params
@@ -70,9 +70,12 @@ def test_every_library_that_computes_is_described() -> None:
 def test_a_variable_that_changes_the_arithmetic_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     before = describe(COMPUTE)
     monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "AVX2")
-    (found,) = compare(describe(COMPUTE), before)
-    assert (found.name, found.here, found.there) == ("MKL_ENABLE_INSTRUCTIONS", "AVX2", "not set")
-    assert not found.harmless
+    here = describe(COMPUTE)
+    assert differences(here, before) == ["MKL_ENABLE_INSTRUCTIONS"]
+    assert here["MKL_ENABLE_INSTRUCTIONS"] == "AVX2"
+    assert "these differ: MKL_ENABLE_INSTRUCTIONS." in verdict(
+        differences(here, before), Path("none.json")
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,9 +107,9 @@ def test_bfloat16_products_here_are_what_torch_says() -> None:
 
 def test_another_python_is_harmless(tmp_path: Path) -> None:
     here = describe(COMPUTE)
-    differences = compare(here, {**here, "Python": "3.99"})
-    assert [found.harmless for found in differences] == [True]
-    assert "very bytes" in verdict(differences, tmp_path / "none.json")
+    differing = differences(here, {**here, "Python": "3.99"})
+    assert differing == ["Python"]
+    assert "very bytes" in verdict(differing, tmp_path / "none.json")
 
 
 def test_the_tolerance_is_the_one_measured(tmp_path: Path) -> None:
@@ -118,7 +121,7 @@ def test_the_tolerance_is_the_one_measured(tmp_path: Path) -> None:
     path = tmp_path / "portability.json"
     path.write_text(json.dumps(measured), encoding="utf-8")
     here = describe(COMPUTE)
-    said = verdict(compare(here, {**here, "threads": "9"}), path)
+    said = verdict(differences(here, {**here, "threads": "9"}), path)
     for part in ("123 test questions (few instructions)", "0.2 points", "1.8", "2.5"):
         assert part in said
 

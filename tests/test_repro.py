@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from conftest import PARAMS, Study
-from regrow.commands.repro import Work, devices
+from regrow.commands.repro import devices
 from regrow.support.errors import UserError
 from regrow.support.schema import Compute
 
@@ -104,16 +104,6 @@ def stopped_tree(process: int) -> list[int]:
     except OSError:  # it has ended
         return []
     return [process, *(each for child in found for each in stopped_tree(int(child)))]
-
-
-def test_only_what_waits_for_nothing_is_ready():
-    work = Work(["a", "b", "c"], {"a": set(), "b": {"a"}, "c": set()}, ["a", "b", "c"])
-    assert list(work.ready()) == ["a", "c"]
-    work.waiting.remove("a")
-    work.running.add("a")
-    assert list(work.ready()) == ["c"]
-    work.running.remove("a")
-    assert list(work.ready()) == ["b", "c"]
 
 
 def test_every_job_gets_gpus_of_its_own(monkeypatch):

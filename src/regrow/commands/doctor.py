@@ -10,16 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from regrow.support.environment import (
-    Difference,
+    HARMLESS,
     bfloat16_instructions,
-    compare,
     describe,
+    differences,
     has_bfloat16_products,
     read,
 )
 from regrow.support.files import write_json
 from regrow.support.params import read_params
-from regrow.support.schema import Params
 
 PORTABILITY = Path("benchmarks/portability.json")
 FIXED = (
@@ -42,13 +41,19 @@ def main(results: Path = Path("environment.json"), record: Path | None = None) -
         write_json(record, here)
         return
     there = read(results)
+    differing = differences(here, there)
+    shown = Table("", "here", str(results), "", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in here | there:
+        sign = f"differs{', harmless' * (name in HARMLESS)}" if name in differing else ""
+        shown.add_row(name, here.get(name, "not set"), there.get(name, "not set"), sign)
+    seeded = ("data", "teacher", "prune", "sweep", "compare")
+    seeds = ", ".join(f"{name}.seed {getattr(params, name).seed}" for name in seeded)
     console = Console(highlight=False)
-    differences = compare(here, there)
-    console.print(_table(here, there, results, differences))
+    console.print(shown)
     console.print(FIXED)
-    console.print(f"Seeds, each the start of streams of its own: {_seeds(params)}.")
+    console.print(f"Seeds, each the start of streams of its own: {seeds}.")
     console.print(bfloat16(params.compute.device))
-    console.print(verdict(differences, PORTABILITY), style="bold")
+    console.print(verdict(differing, PORTABILITY), style="bold")
 
 
 def bfloat16(device: str) -> str:
@@ -62,45 +67,22 @@ def bfloat16(device: str) -> str:
     return f"bfloat16 products: {device} has instructions for them{found}."
 
 
-def verdict(differences: Sequence[Difference], portability: Path) -> str:
-    """What the differences mean for the bytes and for the accuracies."""
-    telling = [difference.name for difference in differences if not difference.harmless]
+def verdict(differing: Sequence[str], portability: Path) -> str:
+    """What the differences mean for the bytes and, as far as that was measured, for accuracies."""
+    telling = [name for name in differing if name not in HARMLESS]
     if not telling:
         return "Equal in all that counts: a run here gives the very bytes of these results."
-    return (
-        f"Other bytes are to be expected, for these differ: {', '.join(telling)}. "
-        f"{_tolerance(portability)}"
-    )
-
-
-def _tolerance(portability: Path) -> str:
-    """How far accuracies moved where it was measured."""
+    said = f"Other bytes are to be expected, for these differ: {', '.join(telling)}. "
     try:
         measured: Any = json.loads(portability.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return "How much accuracies move is measured by `python -m benchmarks.portability`."
+        return f"{said}How much accuracies move is measured by `python -m benchmarks.portability`."
     largest = measured["largest"]
     return (
-        f"By how much, as measured in {portability} with {measured['questions']} test questions "
-        f"({', '.join(measured['settings'])}): the teacher's accuracy moved by up to "
+        f"{said}By how much, as measured in {portability} with {measured['questions']} test "
+        f"questions ({', '.join(measured['settings'])}): the teacher's accuracy moved by up to "
         f"{largest['teacher']:.1f} points, a retrained model's by up to "
         f"{largest['retrained']:.1f}, and KL - CE by up to {largest['difference']:.1f}. That is "
         "another draw of training's noise, as another seed is: the intervals over seeds hold it, "
         "those of one seed do not."
     )
-
-
-def _table(
-    here: dict[str, str], there: dict[str, str], results: Path, differences: Sequence[Difference]
-) -> Table:
-    shown = Table("", "here", str(results), "", box=box.SIMPLE_HEAD, pad_edge=False)
-    signs = {one.name: f"differs{', harmless' * one.harmless}" for one in differences}
-    for name in here | there:
-        signed = signs.get(name, "")
-        shown.add_row(name, here.get(name, "not set"), there.get(name, "not set"), signed)
-    return shown
-
-
-def _seeds(params: Params) -> str:
-    named = ("data", "teacher", "prune", "sweep", "compare")
-    return ", ".join(f"{name}.seed {getattr(params, name).seed}" for name in named)

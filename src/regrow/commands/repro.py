@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import Annotated, Any
 
 import typer
@@ -15,29 +15,6 @@ import typer
 from regrow.support.errors import UserError
 from regrow.support.params import read_params
 from regrow.support.schema import Compute
-
-
-@dataclass
-class Work:
-    """The stages of a study in DVC's own order, and what is left of them.
-
-    Attributes:
-        order: every stage, as `finetune@l2-0.2-600-0`, in the order of `dvc repro`.
-        needs: of each stage, those whose outputs it reads.
-        waiting: stages to run: those that are out of date, and all that follow them.
-    """
-
-    order: list[str]
-    needs: dict[str, set[str]]
-    waiting: list[str]
-    running: set[str] = field(default_factory=set)
-
-    def ready(self) -> Iterator[str]:
-        """Stages that wait for no other, first ones first."""
-        unfinished = self.running.union(self.waiting)
-        for name in list(self.waiting):
-            if not self.needs[name] & unfinished:
-                yield name
 
 
 def main(
@@ -49,12 +26,12 @@ def main(
     is interrupted is one that `dvc repro` goes on from.
     """
     slots = devices(read_params().compute, jobs)
-    work = plan()
-    locked = lock_order()
+    order, waiting = plan()
+    locked = list(_locked())
     try:
-        failed = run(work, slots)
+        failed = run(order, waiting, slots)
     finally:
-        write_lock_order(locked, work.order)
+        write_lock_order(locked, order)
     if failed:
         raise UserError(
             f"{' and '.join(failed)} failed, for what is said above; what ran beside it was let "
@@ -87,52 +64,56 @@ def devices(compute: Compute, jobs: int) -> list[dict[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in parts[:jobs]]
 
 
-def plan() -> Work:
-    """Ask DVC which stages are out of date."""
+def plan() -> tuple[list[str], dict[str, set[str]]]:
+    """Ask DVC for all stages, as `finetune@l2-0.2-600-0`, in its own order, and what is to be run.
+
+    Returns:
+        The order; and of each stage that is out of date, or follows one, those it waits for.
+    """
     from dvc.repo import Repo
     from dvc.repo.reproduce import get_active_graph, plan_repro
 
     with Repo(_wait_for_lock=True) as repo:
         graph = get_active_graph(repo.index.graph)
         order = plan_repro(graph)
-        names = {stage: str(stage.addressing) for stage in order}
-        needs = {names[stage]: {names[read] for read in graph.successors(stage)} for stage in order}
         stale = set(repo.status())
-    waiting: list[str] = []
-    for name in map(names.__getitem__, order):
-        if name in stale or needs[name].intersection(waiting):
-            waiting.append(name)
-    return Work(list(names.values()), needs, waiting)
+    waiting: dict[str, set[str]] = {}
+    for stage in order:
+        needs = {str(read.addressing) for read in graph.successors(stage)} & waiting.keys()
+        if needs or stage.addressing in stale:
+            waiting[stage.addressing] = needs
+    return [stage.addressing for stage in order], waiting
 
 
-def run(work: Work, slots: list[dict[str, str]]) -> list[str]:
+def run(order: list[str], waiting: dict[str, set[str]], slots: list[dict[str, str]]) -> list[str]:
     """Run all that waits, a stage a slot; after a failure nothing new. Return what failed."""
+    work = TopologicalSorter(waiting)
+    work.prepare()
     jobs: dict[int, tuple[str, dict[str, str]]] = {}  # by process
+    ready: list[str] = []
     failed: list[str] = []
-    free = list(slots)
     with passing_on(jobs):
-        while True:
-            if not failed:
-                for name, slot in zip(list(work.ready()), list(free), strict=False):
-                    jobs[start(name, slot)] = (name, slot)
-                    work.waiting.remove(name)
-                    work.running.add(name)
-                    free.remove(slot)
+        while work.is_active():
+            ready = sorted([*ready, *work.get_ready()], key=order.index)
+            while ready and slots and not failed:
+                name, slot = ready.pop(0), slots.pop(0)
+                jobs[start(name, slot)] = (name, slot)
             if not jobs:
-                return failed
+                break
             process, status = os.wait()
             name, slot = jobs.pop(process)
-            work.running.remove(name)
-            free.append(slot)
+            slots.append(slot)
             if status:
                 failed.append(name)
+            else:
+                work.done(name)
+    return failed
 
 
 def start(name: str, slot: dict[str, str]) -> int:
     """Have DVC run one stage, in a group of processes of its own."""
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
-    done = subprocess.Popen(command, env=os.environ | slot, start_new_session=True)
-    return done.pid
+    return subprocess.Popen(command, env=os.environ | slot, start_new_session=True).pid
 
 
 @contextmanager
@@ -160,11 +141,6 @@ def passing_on(jobs: dict[int, Any]) -> Iterator[None]:
 # DVC appends to dvc.lock what it has not held yet, in the order in which stages end.
 
 
-def lock_order() -> list[str]:
-    """The stages that dvc.lock holds."""
-    return list(_locked())
-
-
 def write_lock_order(before: list[str], order: list[str]) -> None:
     """Give dvc.lock the order that one stage after the other would have given it."""
     from dvc.repo import Repo
@@ -180,6 +156,7 @@ def write_lock_order(before: list[str], order: list[str]) -> None:
 
 
 def _locked() -> dict[str, Any]:
+    """The stages that dvc.lock holds."""
     from dvc.utils.serialize import load_yaml
 
     try:

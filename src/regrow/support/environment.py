@@ -9,8 +9,6 @@ import json
 import os
 import platform
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,18 +28,8 @@ VARIABLES = (
     *("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
 )
 
+# Named for the reader: no byte of a model or a prediction is made by these.
 HARMLESS = {"operating system", "Python", "dvclive", "matplotlib"}
-"""Named for the reader: no byte of a model or a prediction is made by these."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing that is not as it was; `harmless` where no byte should hang on it."""
-
-    name: str
-    here: str
-    there: str
-    harmless: bool
 
 
 def describe(compute: Compute) -> dict[str, str]:
@@ -76,13 +64,9 @@ def describe(compute: Compute) -> dict[str, str]:
     return described
 
 
-def compare(here: Mapping[str, str], there: Mapping[str, str]) -> list[Difference]:
-    """What differs between two descriptions; what one of them lacks is not set there."""
-    return [
-        Difference(name, here.get(name, "not set"), there.get(name, "not set"), name in HARMLESS)
-        for name in dict.fromkeys([*here, *there])
-        if here.get(name) != there.get(name)
-    ]
+def differences(here: dict[str, str], there: dict[str, str]) -> list[str]:
+    """The names of what differs between two descriptions, or stands in one of them alone."""
+    return [name for name in here | there if here.get(name) != there.get(name)]
 
 
 def read(path: Path) -> dict[str, str]:
