@@ -1,8 +1,9 @@
 """The log-probability of each choice of a question."""
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,7 +14,7 @@ from regrow.support.resume import Unfinished
 
 # Enough tokens for matrix products to run at full speed; more only takes memory.
 BATCH_TOKENS = 2048
-
+T = TypeVar("T")
 
 # Rows of logits that are reduced at once: each step of a reduction holds another copy of them.
 ROWS = 64
@@ -40,20 +41,21 @@ def score_choices(
     kept = state.read() if state and ranks.first() else None
     done: list[list[list[float]]] = ranks.told(kept) or []
     if done and ranks.first():
-        print(
-            f"An interrupted run goes on behind {len(done)} of {len(batches)} batches.", flush=True
-        )
+        going_on = f"An interrupted run goes on behind {len(done)} of {len(batches)} batches."
+        print(going_on, flush=True)
     for dealt in rounds(len(done), len(batches)):
         members = batches[dealt[ranks.rank()]]
         found = ranks.gathered(_score_batch(model, [trees[index] for index in members]))
         done += found[: len(set(dealt))]
         if state and ranks.first() and state.due():
             state.write(done)
-    scores: list[list[float]] = [[] for _ in trees]
-    for members, found in zip(batches, done, strict=True):
-        for index, score in zip(members, found, strict=True):
-            scores[index] = score
-    return scores
+    return by_tree(batches, done)
+
+
+def by_tree(batches: Sequence[Sequence[int]], found: Sequence[Sequence[T]]) -> list[T]:
+    """What was found of the trees of each batch, in the order of the trees."""
+    pairs = zip(chain(*batches), chain(*found), strict=True)
+    return [one for _, one in sorted(pairs, key=itemgetter(0))]
 
 
 def rounds(start: int, stop: int) -> Iterator[list[int]]:
