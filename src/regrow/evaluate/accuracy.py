@@ -25,7 +25,8 @@ def chosen(predictions: Predictions, normalisation: Normalisation) -> NDArray[np
 
 def right(predictions: Predictions, normalisation: Normalisation) -> NDArray[np.float64]:
     """1 where the model chooses the gold choice and 0 elsewhere: shape (n,)."""
-    return _equal_gold(chosen(predictions, normalisation), predictions)
+    answers = np.asarray(predictions.answers, dtype=np.intp)
+    return np.where(chosen(predictions, normalisation) == answers, 1.0, 0.0)
 
 
 def log_distribution(predictions: Predictions, normalisation: Normalisation) -> NDArray[np.float64]:
@@ -92,7 +93,3 @@ def summary(predictions: Predictions) -> dict[str, float]:
 def mean(values: NDArray[np.float64]) -> float:
     """The mean to `FLOAT_DIGITS` significant digits."""
     return rounded(float(values.mean()))
-
-
-def _equal_gold(choices: NDArray[np.intp], predictions: Predictions) -> NDArray[np.float64]:
-    return np.where(choices == np.asarray(predictions.answers, dtype=np.intp), 1.0, 0.0)

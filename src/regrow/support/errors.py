@@ -69,14 +69,18 @@ def file_fault(error: BaseException, path: Path | None = None) -> str | None:
     number = _number(error)
     if number is None or number == errno.ENOMEM:
         # Some libraries raise an OSError of their own, which has a text instead of a number.
-        said = " ".join(str(error).split())
-        return said[:300] if isinstance(error, OSError) and number is None and said else None
+        return one_line(error) if isinstance(error, OSError) and number is None else None
     named = getattr(error, "filename", None)
     file = str(path or "a file") if named is None else os.fsdecode(named)
     file = _PARTIAL.sub(r"\1\2", file)
     if number == UNKNOWN:
         return f"{file}: it was not written to its end; see that its disk has room, then {AGAIN}"
     return f"{file}: {os.strerror(number)}; {ADVICE.get(number, 'put it right')}, then {AGAIN}"
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, to be put into a sentence."""
+    return " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
 
 
 def memory_fault(error: BaseException, stage: str = "") -> str | None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from regrow.support.errors import UserError, file_fault
+from regrow.support.errors import UserError, file_fault, one_line
 
 FLOAT_DIGITS = 6  # of each reported number: far below any interval, far above rounding noise
 
@@ -93,8 +93,7 @@ def read_yaml(path: Path, advice: str) -> dict[str, Any]:
     except Exception as error:
         # Beside its own YAMLError it lets through whatever its constructors trip over: a
         # ValueError at a month 13, an AttributeError at `!!timestamp x`, a RecursionError.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is not YAML: {reason}; {advice}") from None
+        raise UserError(f"{path} is not YAML: {one_line(error)}; {advice}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no keys with values; {advice}")
     return values
