@@ -94,9 +94,8 @@ def read_predictions(path: Path) -> Predictions:
         raise UserError(
             f"{path} is not a whole parquet file ({one_line(error)}); delete it and run `dvc repro`"
         ) from None
-    found, wanted = (
-        [f"{field.name} {field.type}" for field in one] for one in (table.schema, SCHEMA)
-    )
+    schemas = (table.schema, SCHEMA)
+    found, wanted = ([f"{field.name} {field.type}" for field in schema] for schema in schemas)
     if found != wanted:
         raise UserError(
             f"{path} does not hold predictions: its columns are {', '.join(found) or 'none'}, not "

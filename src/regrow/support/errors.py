@@ -69,7 +69,8 @@ def file_fault(error: BaseException, path: Path | None = None) -> str | None:
     number = _number(error)
     if number is None or number == errno.ENOMEM:
         # Some libraries raise an OSError of their own, which has a text instead of a number.
-        return one_line(error) if isinstance(error, OSError) and number is None else None
+        said = isinstance(error, OSError) and number is None and str(error).strip()
+        return one_line(error) if said else None
     named = getattr(error, "filename", None)
     file = str(path or "a file") if named is None else os.fsdecode(named)
     file = _PARTIAL.sub(r"\1\2", file)
