@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from decimal import Context, Decimal, InvalidOperation
 from functools import cache, partial
 from pathlib import Path
@@ -61,50 +62,28 @@ def main(
         train_size: by default, the sweep's largest.
     """
     params = read_params()
-    sweep = params.sweep
-    grid = _grid(rates)
-    unknown = [loss for loss in losses.split(",") if loss not in LOSSES]
-    if unknown:
+    sweep, asked = params.sweep, losses.split(",")
+    if unknown := [loss for loss in asked if loss not in LOSSES]:
         raise UserError(f"--losses names {unknown[0]!r}, which is none of {', '.join(LOSSES)}")
-    cells = [
-        Cell(score, sparsity, train_size or max(sweep.train_size))
-        for score in (scores.split(",") if scores else sweep.score)
-        for sparsity in (map(float, sparsities.split(",")) if sparsities else sweep.sparsity)
-    ]
-    seed = sweep.seed[0]
+    grid = _grid(rates)
     task = cache(partial(_task, params))
-    tried = {}
-    for cell in cells:
-
-        def attempt(loss: str, rate: str, cell: Cell = cell) -> Result:
-            path = out / f"{loss}-{cell}-{seed}-{rate}.json"
-            if made := not path.exists():
-                write_json(path, _attempt(params, cell, seed, *task(loss), float(rate)))
-            numbers = json.loads(path.read_bytes())
-            accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
-            nll = numbers.get("calibration.gold_nll")
-            found = None if accuracy is None or nll is None else (accuracy, nll)
-            if made:
-                print(f"{path}: {_said(found)}")
-            return found
-
-        for loss, tries in _search(grid, losses.split(","), attempt).items():
-            tried[cell, loss] = tries
-    best = {key: _best(tries) for key, tries in tried.items()}
-    write_csv(
-        out / "rates.csv",
-        [
-            {
-                **{"score": cell.score, "sparsity": cell.sparsity, "train_size": cell.train_size},
-                **{"seed": seed, "loss": loss, "learning_rate": rate},
-                **dict(zip(("accuracy", "gold_nll"), found or (None, None), strict=True)),
-                "best": rate == best[cell, loss],
-            }
-            for (cell, loss), tries in tried.items()
-            for rate, found in tries.items()
-        ],
-    )
-    _show(tried, best)
+    tried: dict[tuple[Cell, str], dict[str, Result]] = {}
+    for score in scores.split(",") if scores else sweep.score:
+        for sparsity in map(float, sparsities.split(",")) if sparsities else sweep.sparsity:
+            cell = Cell(score, sparsity, train_size or max(sweep.train_size))
+            attempt = partial(_tried, params, out, cell, task)
+            for loss, tries in _search(grid, asked, attempt).items():
+                tried[cell, loss] = tries
+    rows = []
+    for (cell, loss), tries in tried.items():
+        best = _best(tries)
+        run = {**asdict(cell), "seed": sweep.seed[0], "loss": loss}
+        for rate, result in tries.items():
+            accuracy, nll = result or (None, None)
+            found = {"learning_rate": rate, "accuracy": accuracy, "gold_nll": nll}
+            rows.append({**run, **found, "best": rate == best})
+    write_csv(out / "rates.csv", rows)
+    _show(tried)
 
 
 def _grid(rates: str) -> list[str]:
@@ -123,9 +102,8 @@ def _grid(rates: str) -> list[str]:
 
 def _task(params: Params, loss: str) -> tuple[list[Tree], Task]:
     """The train questions, and what a loss is trained on, as the stages of these names take it."""
-    asked, trees = read_trees(
-        QUESTIONS / "train.jsonl", load_tokenizer(TEACHER), params.prompt.format
-    )
+    questions, tokenizer = QUESTIONS / "train.jsonl", load_tokenizer(TEACHER)
+    asked, trees = read_trees(questions, tokenizer, params.prompt.format)
     if loss == "finetune":
         labels = Path("data") / params.finetune.labels / "train.jsonl"
         return trees, finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
@@ -142,15 +120,36 @@ def _task(params: Params, loss: str) -> tuple[list[Tree], Task]:
     )
 
 
+def _tried(
+    params: Params,
+    out: Path,
+    cell: Cell,
+    task: Callable[[str], tuple[list[Tree], Task]],
+    loss: str,
+    rate: str,
+) -> Result:
+    """What comes of a rate, as it lies in `out`, or else by trying it."""
+    path = out / f"{loss}-{cell}-{params.sweep.seed[0]}-{rate}.json"
+    if made := not path.exists():
+        write_json(path, _attempt(params, cell, *task(loss), float(rate)))
+    numbers = json.loads(path.read_bytes())
+    accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
+    nll = numbers.get("calibration.gold_nll")
+    found = None if accuracy is None or nll is None else (accuracy, nll)
+    if made:
+        print(f"{path}: {_said(found)}")
+    return found
+
+
 def _attempt(
-    params: Params, cell: Cell, seed: int, trees: list[Tree], task: Task, rate: float
+    params: Params, cell: Cell, trees: list[Tree], task: Task, rate: float
 ) -> dict[str, Any]:
     """Retrain a pruned model at one rate and score it on the calibration split only.
 
     Returns:
         `summary` of that split, or `diverged` with the reason.
     """
-    compute, pruned = params.compute, Path("models") / cell.pruned
+    compute, pruned, seed = params.compute, Path("models") / cell.pruned, params.sweep.seed[0]
     order = training_order(len(task.trees), cell.train_size, params.training, seed)
     # A try is not worth a state of its own; it starts anew.
     with TemporaryDirectory() as scratch:
@@ -169,7 +168,6 @@ def _search(
     grid: list[str], losses: list[str], attempt: Callable[[str, str], Result]
 ) -> dict[str, dict[str, Result]]:
     """Every loss's tries by rate, on a grid that grows until the best of each lies inside."""
-    grid = list(grid)
     for step in range(EXTENSIONS + 1):
         found = {loss: {rate: attempt(loss, rate) for rate in grid} for loss in losses}
         best = {_best(tries) for tries in found.values()}
@@ -199,21 +197,18 @@ def _said(found: Result) -> str:
     return "diverged" if found is None else f"{found[0]:.1%}, NLL {found[1]:.3f}"
 
 
-def _show(
-    tried: Mapping[tuple[Cell, str], Mapping[str, Result]],
-    best: Mapping[tuple[Cell, str], str | None],
-) -> None:
+def _show(tried: Mapping[tuple[Cell, str], Mapping[str, Result]]) -> None:
     """Print the best rate of every cell and loss, and the mappings for `params.yaml`."""
     table = Table("Cell", "Loss", "Best rate", "Calibration", "In the grid", "All tries")
     mappings: dict[str, dict[str, list[str]]] = {}
     for (cell, loss), tries in tried.items():
-        rate, rates = best[cell, loss], list(tries)
-        place = "at its edge" if rate in (rates[0], rates[-1], None) else "inside"
-        said = {name: _said(found) for name, found in tries.items()}
-        listed = "\n".join(f"{name}: {result}" for name, result in said.items())
-        table.add_row(str(cell), loss, rate or "none", said.get(rate or "", ""), place, listed)
-        if rate:
-            number = rate if "." in rate else rate.replace("e", ".0e")
+        best, rates = _best(tries), list(tries)
+        place = "at its edge" if best in (rates[0], rates[-1], None) else "inside"
+        said = {rate: _said(found) for rate, found in tries.items()}
+        listed = "\n".join(f"{rate}: {result}" for rate, result in said.items())
+        table.add_row(str(cell), loss, best or "none", said.get(best or "", ""), place, listed)
+        if best:
+            number = best if "." in best else best.replace("e", ".0e")
             pairs = mappings.setdefault(loss, {}).setdefault(cell.score, [])
             pairs.append(f'"{cell.sparsity}": {number}')
     Console().print(table)

@@ -57,26 +57,19 @@ def fix_runtime(compute: Compute, seed: int, keep_memory: bool = True) -> None:
     if mixed and not sharded:
         _runtime["products"] = torch.bfloat16
     if mixed:
-        _forget_shapes()
+        # For every number of rows, which differs from step to step, oneDNN makes other kernels on a
+        # CPU, and keeps a thousand of each kind: some 30 MB more a step. Anew they take no time.
+        for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+            os.environ.setdefault(cache, "16")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(compute.threads)
-    torch.use_deterministic_algorithms(True)
+    # As `use_deterministic_algorithms`, which imports torch's compiler too: a second, and 70 MB.
+    torch.set_deterministic_debug_mode("error")
     deterministic: Any = torch.utils.deterministic  # its property is made at run time
     deterministic.fill_uninitialized_memory = False
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _forget_shapes() -> None:
-    """Have oneDNN keep few of the kernels that it makes for bfloat16 products on a CPU.
-
-    It makes some for every number of rows, which differs from step to step, and by default keeps
-    a thousand of each kind: memory grew by some 30 MB a step. Made anew they take no measurable
-    time.
-    """
-    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
-        os.environ.setdefault(cache, "16")
 
 
 def _keep_freed_memory() -> None:

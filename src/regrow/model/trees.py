@@ -6,8 +6,9 @@ into one row, behind an attention mask that lets a token see its own context and
 that a batch holds next to no padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -21,15 +22,13 @@ from regrow.tasks.questions import Question
 Positions = Literal["answer", "all"]
 Integers = npt.NDArray[np.int64]
 
-
 # Trees are packed into rows of about this many tokens: short enough that masked attention between
 # trees costs little, long enough that rows come out equally full.
 ROW_TOKENS = 160
 
-
-# Questions whose texts are encoded at once: what a tokenizer returns of a text takes a hundred
-# times the room of its token ids.
-ENCODED = 1000
+# Texts that are encoded at once: what a tokenizer returns of one takes a hundred times the room of
+# its token ids.
+ENCODED = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +90,15 @@ def build_trees(
     context + choice share, so that a tokenizer which merges across the boundary keeps its own
     tokens.
     """
-    trees: list[Tree] = []
-    for start in range(0, len(questions), ENCODED):
-        trees += _encode_trees(tokenizer, questions[start : start + ENCODED], prompt_format)
-    return trees
-
-
-def _encode_trees(
-    tokenizer: Any, questions: Sequence[Question], prompt_format: Literal["cloze", "letters"]
-) -> list[Tree]:
-    contexts = [context_of(question, prompt_format) for question in questions]
     choices = [continuations_of(question, prompt_format) for question in questions]
-    texts = list(contexts)
-    for context, branches in zip(contexts, choices, strict=True):
-        texts += [context + branch for branch in branches]
+    texts: list[str] = []
+    for question, branches in zip(questions, choices, strict=True):
+        context = context_of(question, prompt_format)
+        texts += [context, *(context + branch for branch in branches)]
     encoded = _encode(tokenizer, texts)
     trees = []
-    start = len(contexts)
-    for stem, branches in zip(encoded[: len(contexts)], choices, strict=True):
-        wholes = encoded[start : start + len(branches)]
-        start += len(branches)
+    for branches in choices:
+        stem, *wholes = islice(encoded, 1 + len(branches))
         shared = _shared_prefix([stem, *wholes])
         trees.append(Tree(stem[:shared], tuple(whole[shared:] for whole in wholes)))
     return trees
@@ -121,14 +109,15 @@ def keep_branch(tree: Tree, branch: int) -> Tree:
     return Tree(tree.context, (tree.branches[branch],))
 
 
-def _encode(tokenizer: Any, texts: list[str]) -> list[tuple[int, ...]]:
+def _encode(tokenizer: Any, texts: list[str]) -> Iterator[tuple[int, ...]]:
     # What the tokenizer puts before a text (as a BOS token) is part of the context; what it puts
     # behind one (as an EOS token) would come between the context and the choice.
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     framed = tokenizer("a")["input_ids"]
     leading = tuple(framed[: framed.index(bare[0])]) if len(framed) > len(bare) else ()
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return [leading + tuple(tokens) for tokens in encoded]
+    for start in range(0, len(texts), ENCODED):
+        encoded = tokenizer(texts[start : start + ENCODED], add_special_tokens=False)["input_ids"]
+        yield from (leading + tuple(tokens) for tokens in encoded)
 
 
 def _shared_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
