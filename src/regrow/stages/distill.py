@@ -34,7 +34,6 @@ def main(
     out: Annotated[Path, typer.Option(help="the retrained model's folder")],
     log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
 ) -> None:
-    """Retrain a pruned model with KL from the teacher's recorded logits (L2PSD)."""
     params = read_params()
     compute, settings = params.compute, params.distill
     fix_runtime(compute, seed)
@@ -52,13 +51,8 @@ def main(
     )
     order = training_order(len(asked), train_size, params.training, seed)
     rate = rate_of(settings.learning_rate, score, sparsity)
-    made_with = [
-        *(compute, params.prompt.format, params.training),
-        *(settings.temperature, settings.divergence, settings.branches),
-        *(rate, train_size, seed),
-    ]
     inputs = [pruned, questions, teacher_logits, *read]
+    made_with = [compute, params.prompt.format, params.training, settings, rate, train_size, seed]
     with unfinished(out, inputs, made_with, params.resume.interval) as state:
         given = (task, order, rate, params.training, compute, seed, log, state)
-        model = retrain(pruned, trees, *given)
-        save_model(model, tokenizer, out)
+        save_model(retrain(pruned, trees, *given), tokenizer, out)

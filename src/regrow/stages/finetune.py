@@ -28,18 +28,16 @@ def main(
     out: Annotated[Path, typer.Option(help="the retrained model's folder")],
     log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
 ) -> None:
-    """Retrain a pruned model with cross-entropy on labelled answers (L2PFT)."""
     params = read_params()
-    fix_runtime(params.compute, seed)
+    compute, positions = params.compute, params.finetune.positions
+    fix_runtime(compute, seed)
     tokenizer = load_tokenizer(pruned)
     asked, trees = read_trees(questions, tokenizer, params.prompt.format)
-    task = finetuning_task(trees, read_labels(labels, asked), params.finetune.positions)
+    task = finetuning_task(trees, read_labels(labels, asked), positions)
     order = training_order(len(asked), train_size, params.training, seed)
     rate = rate_of(params.finetune.learning_rate, score, sparsity)
-    settings = [params.compute, params.prompt.format, params.training, params.finetune.positions]
     inputs = [pruned, questions, labels]
-    interval = params.resume.interval
-    with unfinished(out, inputs, [*settings, rate, train_size, seed], interval) as state:
-        given = (task, order, rate, params.training, params.compute, seed, log, state)
-        model = retrain(pruned, trees, *given)
-        save_model(model, tokenizer, out)
+    made_with = [compute, params.prompt.format, params.training, positions, rate]
+    with unfinished(out, inputs, [*made_with, train_size, seed], params.resume.interval) as state:
+        given = (task, order, rate, params.training, compute, seed, log, state)
+        save_model(retrain(pruned, trees, *given), tokenizer, out)

@@ -26,7 +26,6 @@ def main(
     questions: Annotated[Path, typer.Option(help="train questions, for scores of activations")],
     out: Annotated[Path, typer.Option(help="the pruned model's folder")],
 ) -> None:
-    """Remove the least important neurons of the teacher's MLPs."""
     if not 0 < sparsity < 1:
         raise UserError(
             f"--sparsity (sweep.sparsity) is {sparsity}, but must lie between 0 and 1, both "

@@ -15,7 +15,6 @@ from regrow.support import ranks
 from regrow.support.files import replacing, write_json
 from regrow.support.params import read_params
 from regrow.support.resume import unfinished
-from regrow.support.schema import Params
 from regrow.tasks.questions import read_labels
 
 
@@ -26,30 +25,22 @@ def main(
     out: Annotated[Path, typer.Option(help="the teacher's folder")],
     log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
 ) -> None:
-    """Make the teacher: the base model, fine-tuned on the task when teacher.finetune."""
     params = read_params()
-    if params.teacher.finetune:
-        _finetune(base, questions, labels, out, log, params)
-    elif ranks.first():
-        with replacing(out) as beside:
-            shutil.copytree(base, beside)
-        # An output of the stage with nothing to log; git would not keep an empty folder.
-        write_json(log / "metrics.json", {"step": 0})
-
-
-def _finetune(
-    base: Path, questions: Path, labels: Path, out: Path, log: Path, params: Params
-) -> None:
-    settings = params.teacher.training
-    model, tokenizer = open_model(base, params.compute, params.teacher.seed)
+    settings, seed = params.teacher, params.teacher.seed
+    if not settings.finetune:
+        if ranks.first():
+            with replacing(out) as beside:
+                shutil.copytree(base, beside)
+            # An output of the stage with nothing to log; git would not keep an empty folder.
+            write_json(log / "metrics.json", {"step": 0})
+        return
+    model, tokenizer = open_model(base, params.compute, seed)
     asked, trees = read_trees(questions, tokenizer, params.prompt.format)
-    task = finetuning_task(trees, read_labels(labels, asked), params.teacher.positions)
-    order = training_order(
-        len(asked), params.teacher.train_size or len(asked), settings, params.teacher.seed
-    )
-    made_with = [params.compute, params.prompt.format, params.teacher]
-    interval = params.resume.interval
-    with unfinished(out, [base, questions, labels], made_with, interval) as state:
-        rate = params.teacher.learning_rate
-        train(model, task, order, rate, settings, params.compute, params.teacher.seed, log, state)
+    task = finetuning_task(trees, read_labels(labels, asked), settings.positions)
+    size = settings.train_size or len(asked)
+    order = training_order(len(asked), size, settings.training, seed)
+    inputs, made_with = [base, questions, labels], [params.compute, params.prompt.format, settings]
+    with unfinished(out, inputs, made_with, params.resume.interval) as state:
+        rate = settings.learning_rate
+        train(model, task, order, rate, settings.training, params.compute, seed, log, state)
         save_model(model, tokenizer, out)

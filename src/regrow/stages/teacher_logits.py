@@ -18,23 +18,14 @@ def main(teacher: Path, questions: Path, out: Path, choices: Path) -> None:
     params = read_params()
     model, tokenizer = open_model(teacher, params.compute, 0)
     asked, trees = read_trees(questions, tokenizer, params.prompt.format)
-    made_with = [params.compute, params.prompt.format, params.teacher_logits]
-    interval = params.resume.interval
-    with unfinished(out, [teacher, questions], made_with, interval) as state:
-        scores = record(
-            model,
-            [question.id for question in asked],
-            trees,
-            params.teacher_logits.positions,
-            out,
-            state,
-        )
+    ids, settings = [question.id for question in asked], params.teacher_logits
+    inputs, made_with = [teacher, questions], [params.compute, params.prompt.format, settings]
+    with unfinished(out, inputs, made_with, params.resume.interval) as state:
+        scores = record(model, ids, trees, settings.positions, out, state)
     if not ranks.first():
         return
-    lengths = [
-        [len(text) - 1 for text in continuations(question, params.prompt.format)]
-        for question in asked
-    ]
+    choices_of = [continuations(question, params.prompt.format) for question in asked]
+    lengths = [[len(text) - 1 for text in texts] for texts in choices_of]
     # As the primary metric ranks; letters are all of one length.
     answers = first_ranked(scores, lengths, "per_character")
     with replacing(choices) as beside:
