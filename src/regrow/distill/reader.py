@@ -34,9 +34,7 @@ class Targets:
 class Record:
     """A record folder, opened for reading; rows are read from disk as they are asked for.
 
-    Args:
-        folder: the record's.
-        output: gives the teacher's output layer.
+    `output` gives the teacher's output layer.
 
     Raises:
         UserError: the folder holds no record, or one of another teacher than `output` is of.
@@ -65,15 +63,12 @@ class Record:
         self._places = {identity: place for place, identity in enumerate(ids)}
         self._folder = folder
         self._output = output()
-        if not self._is_of(self._output.linear):
+        linear, shape = self._output.linear, (self.layout.vocabulary, self.layout.hidden)
+        if tuple(linear.weight.shape) != shape or hash_of_matrix(linear) != self.layout.output:
             raise UserError(
                 f"{folder} was not made with this teacher's output matrix; give --teacher the "
                 "model that it was made with, or run the stage teacher_logits again"
             )
-
-    def _is_of(self, linear: Any) -> bool:
-        shape = (self.layout.vocabulary, self.layout.hidden)
-        return tuple(linear.weight.shape) == shape and hash_of_matrix(linear) == self.layout.output
 
     def check(self, ids: Sequence[str], trees: Sequence[Tree]) -> None:
         """Compare the recorded tokens with those of `trees`.

@@ -39,22 +39,14 @@ def record(
     state: Unfinished,
     batch_tokens: int = BATCH_TOKENS,
 ) -> list[list[float]]:
-    """Run the teacher over all trees and write the record folder `out`.
+    """Run the teacher over the trees of the questions `ids` and write the record folder `out`.
 
-    Memory holds one batch at a time, however many questions there are.
+    Memory holds one batch at a time, of `batch_tokens` nodes at most. `state` keeps the rows
+    recorded so far, and those of an interrupted run.
 
     Returns:
         What `score_choices` would: for each tree, the log-probability of each branch. The logits
         of the record give it for nothing.
-
-    Args:
-        model: the teacher.
-        ids: the questions' ids.
-        trees: their trees, in the same order.
-        positions: `answer` or `all`, see `Tree.rows`.
-        out: the folder to write.
-        state: keeps the rows recorded so far, and those of an interrupted run.
-        batch_tokens: nodes a batch holds at most.
     """
     counts = [len(tree.rows(positions)) for tree in trees]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

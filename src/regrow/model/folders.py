@@ -178,11 +178,8 @@ def tensor_parts(folder: Path, name: str, dtype: str) -> Iterator[Any]:
 def load_model(folder: Path, dtype: str, device: str, shards: Any = None) -> Any:
     """The causal language model in `folder`, in evaluation mode.
 
-    Args:
-        folder: a model folder.
-        dtype: a torch dtype by name, as `float32`.
-        device: a torch device, as `cpu` or `cuda:0`.
-        shards: a `DistributedConfig` of transformers, by which each rank reads its part.
+    `dtype` and `device` are torch's names, as `float32` and `cuda:0`; `shards` is a
+    `DistributedConfig` of transformers, by which each rank reads its part.
 
     Raises:
         UserError: the folder holds no model that transformers can load, or lacks weights.

@@ -86,11 +86,8 @@ def read_rows(model: Any, batch: Batch, rows: torch.Tensor, read: Read[T]) -> T:
 
     All of it happens in one call of the model, in which DDP and FSDP2 have what they gather.
 
-    Args:
-        model: a causal language model of transformers, or DDP's wrapper of one.
-        batch: packed trees, of `rows * length` positions.
-        rows: [n] int64, positions in the flattened batch.
-        read: takes the states [n, hidden], in the model's dtype, and its output layer.
+    `model` may be in DDP's wrapper; `rows` are [n] int64, positions in the flattened batch; `read`
+    takes the states [n, hidden], in the model's dtype, and its output layer.
 
     Raises:
         UserError: a tree is longer than the model's sliding window, or of another tokenizer.

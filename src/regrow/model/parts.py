@@ -18,12 +18,9 @@ Losses = Sequence[tuple[int, Callable[[torch.Tensor], torch.Tensor]]]
 
 
 def summed_in_parts(states: torch.Tensor, output: OutputLayer, losses: Losses) -> torch.Tensor:
-    """The sum of the parts' losses.
+    """The sum of the parts' losses, which may be differentiated once.
 
-    Args:
-        states: last hidden states [n, hidden], the parts' rows one after the other.
-        output: the model's output layer.
-        losses: a loss for each part; may be differentiated once.
+    `states` are last hidden states [n, hidden], the parts' rows one after the other.
     """
     weight, bias = output.linear.weight, output.linear.bias
     apply: Any = _InParts.apply  # which torch gives no types
@@ -43,7 +40,6 @@ class _InParts(torch.autograd.Function):
         output: OutputLayer,
         losses: Losses,
     ) -> torch.Tensor:
-        """See `summed_in_parts`."""
         total: Any = 0.0
         by_states = torch.empty_like(states)
         by_weight: torch.Tensor | None = None
@@ -73,7 +69,6 @@ class _InParts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        """Scale what was computed."""
         # In place and handed on, for another copy of the matrix is among the largest of a step.
         kept, ctx.kept = ctx.kept, None
         return *(None if one is None else one.mul_(gradients[0]) for one in kept), None, None

@@ -15,7 +15,6 @@ from regrow.support.resume import Unfinished
 # Enough tokens for matrix products to run at full speed; more only takes memory.
 BATCH_TOKENS = 2048
 T = TypeVar("T")
-
 # Rows of logits that are reduced at once: each step of a reduction holds another copy of them.
 ROWS = 64
 
@@ -26,16 +25,10 @@ def score_choices(
     batch_tokens: int = BATCH_TOKENS,
     state: Unfinished | None = None,
 ) -> list[list[float]]:
-    """Summed natural-log probability of every branch's tokens given its context.
+    """Summed natural-log probability of every branch's tokens given its context, a list a tree.
 
-    Args:
-        model: a causal language model of transformers, in evaluation mode.
-        trees: one a question, with all its choices as branches.
-        batch_tokens: tokens a batch holds at most (a longer tree is a batch of its own).
-        state: keeps the scores found so far, and gives back those of an interrupted run.
-
-    Returns:
-        One list a tree, one number a branch, in the order given.
+    A batch holds at most `batch_tokens` tokens, or one longer tree. `state` keeps the scores found
+    so far, and gives back those of an interrupted run.
     """
     batches = by_tokens(trees, batch_tokens)
     kept = state.read() if state and ranks.first() else None
@@ -81,10 +74,7 @@ def branch_log_probs(
 ) -> list[list[float]]:
     """Summed natural-log probability of every branch's tokens, a list a tree.
 
-    Args:
-        logits: [rows, vocabulary], at `tree.rows(positions)` of one tree after the other.
-        trees: the trees.
-        positions: any, for all of them hold the nodes that predict a branch's tokens.
+    `logits` are [rows, vocabulary], at `tree.rows(positions)` of one tree after the other.
     """
     picks: list[int] = []
     targets: list[int] = []

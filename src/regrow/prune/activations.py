@@ -27,11 +27,7 @@ def sum_activations(
 ) -> list[torch.Tensor]:
     """Sum of `of` of each neuron's activations over all nodes of `trees`: [neurons] a layer.
 
-    Args:
-        model: one with gated MLPs.
-        trees: what it reads.
-        of: [nodes, neurons], float64, to the same shape.
-        batch_tokens: about how many tokens to run at once.
+    `of` leads from [nodes, neurons], float64, to the same shape.
     """
     return _sums(find_mlps(model), of, _runs(model, trees, batch_tokens))
 
@@ -40,17 +36,14 @@ def activation_norms(
     model: Any, trees: Sequence[Tree], batch_tokens: int = BATCH_TOKENS
 ) -> list[torch.Tensor]:
     """L2 norm of each neuron's activations over all nodes of `trees`: [neurons] a layer."""
-    squares = sum_activations(model, trees, torch.square, batch_tokens)
-    return [total.sqrt() for total in squares]
+    return [sums.sqrt() for sums in sum_activations(model, trees, torch.square, batch_tokens)]
 
 
 def norms_by_layer(read: Callable[[], tuple[Any, Sequence[Tree]]], sequential: bool) -> NormsOf:
-    """Activation norms by layer, from a model that is run when one is first asked for.
+    """Activation norms by layer, from the model that `read` gives when one is first asked for.
 
-    Args:
-        read: gives the model and what it reads.
-        sequential: whether a layer's norms are those behind earlier layers that are pruned; then
-            the model is pruned on the way, and every layer is asked for once, in order.
+    With `sequential`, a layer's norms are those behind earlier layers that are pruned; then the
+    model is pruned on the way, and every layer is asked for once, in order.
     """
     if sequential:
         walk = cache(lambda: SequentialNorms(*read()))
@@ -63,12 +56,8 @@ class SequentialNorms:
     """Activation norms of one layer after the other, the earlier ones pruned already.
 
     So does Wanda (Sun et al. 2023, arXiv 2306.11695, section 3). The hidden states between two
-    layers are kept for all of `trees`, so that each layer runs three times in all.
-
-    Args:
-        model: one with gated MLPs; it is pruned on the way.
-        trees: what it reads.
-        batch_tokens: about how many tokens to run at once.
+    layers are kept for all of `trees`, so that each layer runs three times in all. `model` is
+    pruned on the way.
     """
 
     @torch.inference_mode()
@@ -96,11 +85,9 @@ class SequentialNorms:
 
     @torch.inference_mode()
     def norms(self, layer: int, kept: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The norms of a layer, [neurons]; call it for each, first layer first.
+        """The norms of a layer, [neurons], from the neurons that stay in each earlier one.
 
-        Args:
-            layer: its number.
-            kept: the neurons that stay in each earlier layer.
+        Call it for each layer, first layer first.
         """
         if layer:
             gone = torch.ones(self._mlps[layer - 1].down_proj.in_features, dtype=torch.bool)
@@ -140,15 +127,13 @@ def _sums(mlps: Sequence[Any], of: Of, runs: Sequence[Run]) -> list[torch.Tensor
     found = [torch.zeros(mlp.gate_proj.out_features, dtype=torch.float64) for mlp in mlps]
     sums = [torch.zeros_like(of_one) for of_one in found]
 
-    def watch(place: int) -> Any:
-        def hook(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            activations = inputs[0].reshape(-1, inputs[0].shape[-1])[rows.to(inputs[0].device)]
-            found[place] = of(activations.double()).sum(0).cpu()
-
-        return hook
+    def watch(place: int, _module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        activations = inputs[0].reshape(-1, inputs[0].shape[-1])[rows.to(inputs[0].device)]
+        found[place] = of(activations.double()).sum(0).cpu()
 
     handles = [
-        mlp.down_proj.register_forward_pre_hook(watch(place)) for place, mlp in enumerate(mlps)
+        mlp.down_proj.register_forward_pre_hook(partial(watch, place))
+        for place, mlp in enumerate(mlps)
     ]
     try:
         for dealt in rounds(0, len(runs)):

@@ -66,10 +66,8 @@ def write_pruned(
     folder loads with no code of ours.
 
     Args:
-        teacher: the dense model's folder.
         kept: [count] indices, the same count for every layer, first layer first.
         out: the folder to write into; it gets no tokenizer.
-        dtype: what the weights are written in, as `float32`.
         shard: how large a file may grow, by default as in transformers.
 
     Returns:
@@ -134,12 +132,8 @@ def _write_tensors(
 ) -> None:
     """A safetensors file (https://github.com/huggingface/safetensors#format).
 
-    The library's own writer takes all tensors at once; these are the bytes that it writes.
-
-    Args:
-        path: the file.
-        shapes: a tensor of the right shape and type for each name, on any device.
-        parts: gives the tensor of a name, in parts of its rows.
+    The library's own writer takes all tensors at once; these are the bytes that it writes. `parts`
+    gives the tensor of a name in parts of its rows.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     names = sorted(shapes)

@@ -83,12 +83,8 @@ def importances(
 ) -> Iterator[torch.Tensor]:
     """The importance of every neuron under one score: [neurons] a layer, first layer first.
 
-    Args:
-        teacher: the model's folder, of which one matrix is in memory at a time.
-        dtype: what its weights are read in, as `float32`.
-        score: a name of `SCORES`.
-        seed: of scores that draw.
-        norms: gives the activation norms of a layer, [neurons]; see `Neurons.norms`.
+    Of `teacher` one matrix is in memory at a time. `norms` gives the activation norms of a layer,
+    [neurons]; see `Neurons.norms`.
     """
     model = empty_model(teacher, dtype)
     names = {parameter: name for name, parameter in model.named_parameters()}

@@ -92,15 +92,9 @@ def read_steps(folder: Path) -> Steps | None:
 def prune_on(
     model: Path, steps: Steps, step: int, trees: Sequence[Tree], compute: Compute, out: Path
 ) -> None:
-    """Write the model in `model`, pruned to the width of a step; every rank calls it.
+    """Write the model in `model` to `out`, pruned to the width of a step, which counts from 1.
 
-    Args:
-        model: a model folder, whose neurons are scored as they are there.
-        steps: how it is pruned.
-        step: which step this is, from 1.
-        trees: of the train questions, for scores of activations.
-        compute: dtype and device.
-        out: the folder to write, tokenizer and all.
+    Every rank calls it. Neurons are scored as they are there, by activations on `trees`.
     """
     # Imports transformers, which retraining at once need not wait for.
     from regrow.prune.removal import choose_neurons, write_pruned

@@ -28,13 +28,8 @@ def save_checkpoint(
 ) -> None:
     """Save what a training has come to; only when it is whole, the one before it goes.
 
-    Every rank writes its part, so that as many or more or fewer can go on from it.
-
-    Args:
-        model: not the wrapper of DDP.
-        optimizer: its AdamW, with states.
-        logged: loss, gradient norm and learning rate of every step so far.
-        state: where to.
+    Every rank writes its part, so that as many or more or fewer can go on from it. `model` is not
+    in DDP's wrapper; `logged` is loss, gradient norm and learning rate of every step so far.
 
     Raises:
         UserError: the system did not let a rank write.

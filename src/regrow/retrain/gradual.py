@@ -40,7 +40,6 @@ def retrain(
     Args:
         pruned: the folder that the stage `prune` wrote.
         trees: of all train questions, for scores of activations.
-        task, order, learning_rate, settings, compute, seed, log: as of `train`.
         state: keeps the last checkpoint, and the model that the last whole step ended with.
 
     Raises:

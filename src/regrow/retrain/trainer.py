@@ -74,11 +74,8 @@ def train(
 
     Args:
         model: a causal language model of transformers, sharded where `compute.shard` says so.
-        task: what to train on.
         order: places of the questions, as `question_order` gives them.
         learning_rate: the highest rate, reached after the warm-up.
-        settings: batch size, schedule and clipping.
-        compute: micro-batches and activation checkpointing.
         seed: for dropout, should the model have any.
         log: a folder for DVCLive's files: loss and learning rate by step.
         state: keeps the last checkpoint.
@@ -106,7 +103,9 @@ def train(
         if number <= done:
             continue
         rate = learning_rate * _share_of_rate(number - 1, len(steps), settings)
-        torch.manual_seed(_seed_of_step(seed, len(earlier) + number))
+        # For dropout: each step and rank draws anew, also behind an interruption.
+        drawn = np.random.SeedSequence([seed, len(earlier) + number, ranks.rank()])
+        torch.manual_seed(int(drawn.generate_state(1)[0]))
         loss = _backward(engine, task, steps[number - 1], compute.micro_batch)
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -163,11 +162,6 @@ def _share_of_rate(step: int, steps: int, settings: Training) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * ((step - warm) / (steps - warm))))
 
 
-def _seed_of_step(seed: int, number: int) -> int:
-    """For dropout: each step and rank draws anew, also behind an interruption."""
-    return int(np.random.SeedSequence([seed, number, ranks.rank()]).generate_state(1)[0])
-
-
 def _backward(engine: Any, task: Task, places: Sequence[int], micro_batch: int | None) -> float:
     """Add the gradient of a step's mean loss over its rows; return that loss.
 
@@ -203,17 +197,17 @@ def summed_loss(engine: Any, task: Task, places: Sequence[int]) -> torch.Tensor:
     """The task's loss of some questions, summed over the rows that it reads."""
     trees = [task.trees[place] for place in places]
     batch = pack(trees)
-    losses = [(task.rows(part), partial(_loss, task, part)) for part in _parts(task, places)]
+
+    def loss(part: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
+        return task.loss(logits, part)
+
+    losses = [(task.rows(part), partial(loss, part)) for part in _parts(task, places)]
     return read_rows(
         engine,
         batch,
         flat_rows(batch, trees, task.positions),
         lambda states, output: summed_in_parts(states, output, losses),
     )
-
-
-def _loss(task: Task, places: Sequence[int], logits: torch.Tensor) -> torch.Tensor:
-    return task.loss(logits, places)
 
 
 def _parts(task: Task, places: Sequence[int]) -> list[list[int]]:

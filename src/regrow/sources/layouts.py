@@ -65,11 +65,8 @@ def labelled(
 ) -> tuple[Question, int]:
     """Read the row at `place`: its question, and the index of the right choice.
 
-    Args:
-        place: where it stands, for errors.
-        row: its fields.
-        number: the id of a row that has none.
-        columns: which field holds what, where the row is of none of `LAYOUTS`.
+    `number` is the id of a row that has none; `columns` says which field holds what, where the row
+    is of none of `LAYOUTS`.
 
     Raises:
         UserError: a field is lacking or wrong.

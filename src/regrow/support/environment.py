@@ -91,9 +91,6 @@ def has_bfloat16_products(device: str) -> bool:
     """Whether the device multiplies bfloat16 matrices itself, as `compute.mixed_precision` wants.
 
     Without such instructions they are computed all the same, a hundred times slower on a CPU.
-
-    Args:
-        device: as in `compute.device`.
     """
     import torch
 

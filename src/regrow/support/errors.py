@@ -62,9 +62,7 @@ _PARTIAL = re.compile(r"(^|/)\.([^/]+)\.partial(?=/|$)")
 def file_fault(error: BaseException, path: Path | None = None) -> str | None:
     """The sentence for a file that the system would not let us read or write, else None.
 
-    Args:
-        error: any exception.
-        path: what was being written, for errors that do not say.
+    `path` is what was being written, for errors that do not say.
     """
     number = _number(error)
     if number is None or number == errno.ENOMEM:

@@ -30,11 +30,9 @@ class Table(dict[str, F]):
 
 
 def entries(module: str, table: str) -> dict[str, str]:
-    """The names of a table and the first line of each docstring, without importing the module.
+    """The names of a table, as `SCORES` of `prune/scores.py`, and the first line of each docstring.
 
-    Args:
-        module: the file's path in this package, as `prune/scores.py`.
-        table: the table's name there, as `SCORES`.
+    The module is not imported.
     """
     tree = ast.parse((ROOT / module).read_text(encoding="utf-8"))
     return {
