@@ -11,6 +11,7 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import binomtest
 
+from regrow.compare.bootstrap import Interval
 from regrow.compare.claims import claims_json, position
 from regrow.compare.curves import all_curves, wilson
 from regrow.compare.evidence import gather
@@ -308,7 +309,7 @@ def test_what_was_named_before_is_one_family_and_the_rest_is_corrected_over_all(
 def test_three_to_five_points_are_judged_against_three_to_five(
     low: float, high: float, word: str, sentence: str
 ) -> None:
-    found, why = position(low, high)
+    found, why = position(Interval(0.0, low, high))
     assert found == word and sentence in why
 
 

@@ -102,12 +102,11 @@ class Answers:
 def fitted_temperature(answers: Answers) -> float | None:
     """The temperature at which these questions' gold choices have the lowest mean NLL.
 
-    Temperature scaling: Guo et al. 2017, "On calibration of modern neural networks", ICML. To be
-    fitted on calibration questions and used on others. The NLL is convex in 1 / temperature, so
-    that its slope, the mean over questions of the expected less the gold choice's score, has one
-    root, and no bound is needed to find it. Where it has none scaling degenerates: infinite, where
-    the scores say nothing of the gold choice, and the scaled model is uniform; 0, where every gold
-    choice is ranked first, and no finite temperature is the best. None without questions.
+    Temperature scaling: Guo et al. 2017, "On calibration of modern neural networks", ICML. The NLL
+    is convex in 1 / temperature, so that its slope, the mean over questions of the expected less
+    the gold choice's score, has at most one root. Where it has none scaling degenerates: infinite,
+    where the scores say nothing of the gold choice; 0, where every gold choice is ranked first.
+    None without questions.
 
     scikit-learn's `CalibratedClassifierCV(method="temperature")` finds the same, but bounds it by
     e^-10 and e^10 and takes one number of choices for all questions.
@@ -185,13 +184,11 @@ class Model:
         A ratio has no useful interval where its denominator may be zero (Fieller 1954, Journal of
         the Royal Statistical Society B 16).
         """
-        draws = np.full_like(whole.draws, np.nan)
-        cost = interval_of(whole, self.confidence)
-        if cost is None or whole.estimate <= 0:
-            return Sample(np.nan, draws)
-        if cost.low is not None and cost.low > 0:
-            safe = whole.draws > 0
-            draws[safe] = part.draws[safe] / whole.draws[safe]
+        if not whole.estimate > 0:
+            return self.missing
+        draws = self.missing.draws
+        if interval_of(whole, self.confidence).low > 0:
+            np.divide(part.draws, whole.draws, out=draws, where=whole.draws > 0)
         return Sample(part.estimate / whole.estimate, draws)
 
     @property

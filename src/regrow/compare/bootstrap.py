@@ -51,10 +51,6 @@ class Resamples:
     questions: NDArray[np.uint8]
     seeds: NDArray[np.uint8]
 
-    def first(self, draws: int) -> "Resamples":
-        """The first so many draws, or all where there are fewer."""
-        return Resamples(self.questions[:draws], self.seeds[:draws])
-
 
 def resample(questions: int, seeds: int, draws: int, seed: int, stream: int = 0) -> Resamples:
     """Draw questions and, apart from them, seeds, with replacement.
@@ -63,11 +59,10 @@ def resample(questions: int, seeds: int, draws: int, seed: int, stream: int = 0)
     is the pigeonhole bootstrap (Owen 2007, "The pigeonhole bootstrap", Annals of Applied
     Statistics 1(2)). It errs on the wide side for the noise of single answers; for the seeds
     themselves it is narrow by a factor of (seeds - 1) / seeds of their variance. With one seed
-    only questions are resampled, and an interval says nothing about the noise of training.
+    an interval says nothing about the noise of training.
 
-    The questions drawn do not depend on the number of seeds, so that one study's intervals all
-    stand on the same draws. Another `stream` gives draws that are independent of these: those of
-    the calibration questions beside those of the test questions.
+    The questions drawn do not depend on the number of seeds. Another `stream` gives draws that are
+    independent of these, such as those of the calibration questions.
     """
     for_questions, for_seeds = np.random.SeedSequence([seed, stream]).spawn(2)
     return Resamples(
@@ -115,10 +110,7 @@ def draw_means(values: Array, resamples: Resamples) -> Array:
 
 
 def mean_interval(
-    values: Array,
-    settings: Compare,
-    bounds: tuple[float, float] | None = None,
-    stream: int = 0,
+    values: Array, settings: Compare, bounds: tuple[float, float] | None = None, stream: int = 0
 ) -> Interval:
     """The mean of `values`, shape (seeds, questions), with its interval; see `interval_of`.
 
@@ -127,9 +119,8 @@ def mean_interval(
     seeds, questions = values.shape
     if not values.size:
         raise ValueError("there is no question to average over")
-    sample = mean_sample(
-        values, _draws(questions, seeds, settings.resamples, settings.seed, stream)
-    )
+    draws = _draws(questions, seeds, settings.resamples, settings.seed, stream)
+    sample = mean_sample(values, draws)
     return interval_of(sample, settings.confidence, bounds=bounds, questions=questions)
 
 
@@ -140,9 +131,9 @@ def mean_sample(values: Array, resamples: Resamples) -> Sample:
 
 def over_seeds(samples: Sequence[Sample], resamples: Resamples) -> Sample:
     """The mean over seeds of a statistic that each seed's model has; draws resample the seeds."""
-    estimate = float(np.mean([sample.estimate for sample in samples]))
     if len(samples) == 1:
         return samples[0]
+    estimate = float(np.mean([sample.estimate for sample in samples]))
     draws = np.stack([sample.draws for sample in samples], axis=1)
     return Sample(estimate, (draws * resamples.seeds).sum(axis=1) / len(samples))
 
@@ -165,19 +156,16 @@ def interval_of(
     """The middle `confidence` of the draws for which a statistic can be had.
 
     This is the percentile bootstrap: Efron and Tibshirani 1993, "An Introduction to the Bootstrap",
-    section 13.3. The estimate lies inside by construction: rounding, or a statistic that is biased
-    upon resampling, moves the nearer end to it. No estimate where the data give none; no ends
-    where all draws are equal and there are no bounds.
+    section 13.3. Where the estimate lies outside, the nearer end moves to it. No estimate where
+    the data give none; no ends where all draws are equal and there are no bounds.
 
-    centred: shift the draws so that their mean is the estimate. For statistics that are biased
-    upon resampling, such as a calibration error: the interval is then one of their noise, not of
-    their bias.
+    centred: shift the draws so that their mean is the estimate, for statistics that are biased
+    upon resampling, such as a calibration error: the interval is one of their noise alone.
 
     bounds: for the mean over `questions` of values, the smallest and the largest that there can
-    be, such as (0, 1) for an accuracy. When all values are equal, every draw is too, and the
-    bootstrap would claim certainty. Then the ends come from the bounds: of n questions none
-    differs, so with `confidence` at most 1 - (tail)^(1/n) of all questions do (Clopper and Pearson
-    1934, Biometrika 26(4)), each by no more than the bounds allow.
+    be. When all values are equal, every draw is too, and the bootstrap would claim certainty. Then
+    of n questions none differs, so with `confidence` at most 1 - (tail)^(1/n) of all questions do
+    (Clopper and Pearson 1934, Biometrika 26(4)), each by no more than the bounds allow.
     """
     estimate, draws = sample.estimate, sample.draws[np.isfinite(sample.draws)]
     tail = (1 - confidence) / 2
@@ -208,7 +196,6 @@ def _counts(size: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint8
     for start in range(0, draws, step):
         rows = min(step, draws - start)
         taken = rng.integers(0, size, (rows, size)) + size * np.arange(rows)[:, None]
-        counts[start : start + rows] = np.bincount(taken.ravel(), minlength=rows * size).reshape(
-            rows, size
-        )
+        found = np.bincount(taken.ravel(), minlength=rows * size)
+        counts[start : start + rows] = found.reshape(rows, size)
     return counts

@@ -15,6 +15,7 @@ from regrow.support.files import as_json
 HALF = (0.45, 0.55)  # retentions that count as "about half of the parameters"
 CLAIMED = (0.03, 0.05)  # the lead that the paper reports there
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
+NO_INTERVAL = "There is no interval: cannot say."
 NOTHING = "Nothing regrew: no student clearly beats the longest choice and its pruned model."
 UNCERTAINTY = {
     "better_nll": "nll",
@@ -61,20 +62,15 @@ def claims(evidence: Evidence, equal: str) -> dict[str, Claim]:
         name = "three_to_five_points" + f"_{score}" * (len(scores) > 1)
         found[name] = _three_to_five(cells)
     says = "KL's lead in accuracy grows with the train data"
-    found["lead_grows_with_data"] = _data_scaling(evidence, says, "accuracy", counted, 1, equal)
+    found["lead_grows_with_data"] = _data_scaling(evidence, says, "accuracy", 1, equal)
     says = "KL's uncertainty gets better with the train data, more than CE's"
-    scaled = _data_scaling(evidence, says, "nll_scaled", counted, -1, equal)
-    found["uncertainty_improves_with_data"] = scaled
+    found["uncertainty_improves_with_data"] = _data_scaling(evidence, says, "nll_scaled", -1, equal)
+    quantity = f"KL - CE at {largest:,} train questions, mean over cells"
     for name, measure in UNCERTAINTY.items():
-        found[name] = _judged(
-            evidence,
-            f"KL gives better uncertainty than CE: {MEASURES[measure].label}",
-            f"KL - CE at {largest:,} train questions, mean over cells",
-            measure,
-            [cell.difference(measure) for cell in at_largest],
-            sign=-1,
-            calibrated=_calibrated(evidence, measure, at_largest),
-        )
+        says = f"KL gives better uncertainty than CE: {MEASURES[measure].label}"
+        gaps = [cell.difference(measure) for cell in at_largest]
+        share = _calibrated(evidence, measure, at_largest)
+        found[name] = _judged(evidence, says, quantity, measure, gaps, -1, calibrated=share)
     found["labels_not_needed"] = _without_labels(evidence, counted, found["kl_matches_ce"].verdict)
     return found
 
@@ -98,15 +94,10 @@ def claims_json(evidence: Evidence, equal: str = "epochs") -> dict[str, Any]:
 
 def _matches(evidence: Evidence, cells: Sequence[CellEvidence]) -> Claim:
     margin, alpha = evidence.settings.margin, 1 - evidence.settings.confidence
-    claim = _judged(
-        evidence,
-        "Under identical pruning, KL matches or exceeds CE in test accuracy",
-        "accuracy, KL - CE, mean over cells",
-        "accuracy",
-        [cell.difference("accuracy") for cell in cells],
-        sign=1,
-        line=-margin,
-    )
+    says = "Under identical pruning, KL matches or exceeds CE in test accuracy"
+    gaps = [cell.difference("accuracy") for cell in cells]
+    quantity = "accuracy, KL - CE, mean over cells"
+    claim = _judged(evidence, says, quantity, "accuracy", gaps, 1, line=-margin)
     if not cells:
         return claim
     clear = [cell.paired for cell in cells if cell.holm_p < alpha]
@@ -126,33 +117,29 @@ def _three_to_five(cells: Sequence[CellEvidence]) -> Claim:
     """Of one score's cells at the largest train size, the one nearest to half."""
     nearest = min(cells, key=lambda cell: abs(cell.retention - 0.5))
     kept = f"{100 * nearest.retention:.0f} %"
-    claim = Claim(
-        says="KL is 3 to 5 points better where about half of the parameters are left",
-        quantity=f"accuracy, KL - CE, at {kept} retention, pruned by {nearest.place.score}",
-        unit="fraction",
-    )
+    says = "KL is 3 to 5 points better where about half of the parameters are left"
     if not HALF[0] <= nearest.retention <= HALF[1]:
         share = (1 - nearest.retention) / nearest.place.sparsity
         take = "pruning MLPs alone cannot reach half of this model"
         if share > 0.5:
             take = f"sparsity {0.5 / share:.2f} would keep half"
-        return replace(
-            claim,
-            quantity="accuracy, KL - CE, at the retention nearest to 50 %",
-            why=f"No model of the sweep keeps {100 * HALF[0]:.0f} to {100 * HALF[1]:.0f} % of the "
-            f"teacher's parameters; the nearest keeps {kept}, and {take}.",
+        why = (
+            f"No model of the sweep keeps {100 * HALF[0]:.0f} to {100 * HALF[1]:.0f} % of the "
+            f"teacher's parameters; the nearest keeps {kept}, and {take}."
         )
+        quantity = "accuracy, KL - CE, at the retention nearest to 50 %"
+        return Claim(says, quantity, "fraction", why=why)
+    quantity = f"accuracy, KL - CE, at {kept} retention, pruned by {nearest.place.score}"
     if not nearest.regrew:
-        return claim
-    interval = nearest.lead
-    if np.isnan(interval.low):
-        return replace(claim, interval=interval, why="There is no interval: cannot say.")
-    where, why = position(interval.low, interval.high)
-    return replace(claim, interval=interval, verdict=where, why=why)
+        return Claim(says, quantity, "fraction")
+    return Claim(says, quantity, "fraction", nearest.lead, *position(nearest.lead))
 
 
-def position(low: float, high: float) -> tuple[str, str]:
+def position(interval: Interval) -> tuple[str, str]:
     """Where an interval lies to the claimed 3 to 5 points, in one word and in a sentence."""
+    _, low, high = interval
+    if np.isnan(low):
+        return NOT_TESTABLE, NO_INTERVAL
     if high < CLAIMED[0]:
         return "below", "The whole interval is smaller than the claimed 3 to 5 points."
     if low > CLAIMED[1]:
@@ -163,14 +150,7 @@ def position(low: float, high: float) -> tuple[str, str]:
     return "overlapping", f"The interval holds claimed values and others, and {zero}."
 
 
-def _data_scaling(
-    evidence: Evidence,
-    says: str,
-    measure: str,
-    cells: Sequence[CellEvidence],
-    sign: int,
-    equal: str,
-) -> Claim:
+def _data_scaling(evidence: Evidence, says: str, measure: str, sign: int, equal: str) -> Claim:
     """A difference of differences: KL - CE with the most train questions less that with the fewest.
 
     Over the scores and sparsities at which something regrew with both.
@@ -181,11 +161,11 @@ def _data_scaling(
     if few == many:
         why = f"The sweep has one train size ({few:,}): add a second one to sweep.train_size."
         return Claim(says, "KL - CE, most train questions - fewest", unit, why=why)
-    at = {cell.place: cell for cell in cells}
+    at = {cell.place: cell for cell in evidence.cells if cell.regrew}
     pairs = [
-        (most, least)
+        (most, at[least])
         for place, most in at.items()
-        if place.train_size == many and (least := at.get(replace(place, train_size=few)))
+        if place.train_size == many and (least := replace(place, train_size=few)) in at
     ]
     quantity = f"{label}, KL - CE, at {many:,} - at {few:,} train questions and equal {equal}"
     gaps = [most.difference(measure) - least.difference(measure) for most, least in pairs]
@@ -206,14 +186,10 @@ def _without_labels(evidence: Evidence, cells: Sequence[CellEvidence], matches: 
 
     matches: the verdict on whether KL matches CE.
     """
-    claim = _judged(
-        evidence,
-        "Labels are not needed: KL recovers what pruning lost without any",
-        "accuracy, KL - pruned only, mean over cells",
-        "accuracy",
-        [cell.difference("accuracy", "pruned") for cell in cells],
-        sign=1,
-    )
+    says = "Labels are not needed: KL recovers what pruning lost without any"
+    gaps = [cell.difference("accuracy", "pruned") for cell in cells]
+    quantity = "accuracy, KL - pruned only, mean over cells"
+    claim = _judged(evidence, says, quantity, "accuracy", gaps, 1)
     reached, why = claim.verdict, claim.why
     if reached == SUPPORTED and matches != SUPPORTED:
         reached = matches
@@ -232,9 +208,9 @@ def _judged(
     line: float = 0.0,
     calibrated: float = 0.0,
 ) -> Claim:
-    """A claim that the mean of `gaps` lies above `line` (sign 1) or below it (-1).
+    """A claim that the mean of the cells' `gaps` lies above `line` (sign 1) or below it (-1).
 
-    Both sides by the same rule. gaps: of each cell. calibrated: see `_calibrated`.
+    calibrated: see `_calibrated`.
     """
     claim = Claim(says, quantity, MEASURES[measure].unit)
     if not gaps:
@@ -242,7 +218,7 @@ def _judged(
     interval = evidence.interval(measure, average(gaps), paired=True)
     reached, at = INCONCLUSIVE, f"{100 * line:+g} points" if line else "0"
     if np.isnan(interval.low):
-        why = "There is no interval: cannot say."
+        why = NO_INTERVAL
     elif interval.low <= line <= interval.high:
         distance = abs(interval.estimate - line)
         why = f"The interval holds {at}. {_would_take(evidence, interval, distance, calibrated)}"
@@ -259,7 +235,7 @@ def _calibrated(evidence: Evidence, measure: str, cells: Sequence[CellEvidence])
         return 0.0
 
     def fixed(cell: CellEvidence, loss: str) -> Sample:
-        models = [replace(model, held_draws=None) for model in evidence.runs(cell, loss)]
+        models = [replace(model, held_draws=None) for model in evidence.runs(cell.place, loss)]
         samples = [sample for model in models if (sample := MEASURES[measure](model))]
         return over_seeds(samples, evidence.draws)
 

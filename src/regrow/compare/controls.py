@@ -7,9 +7,8 @@ the same questions, so that two runs of two studies are paired as two of one stu
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -63,8 +62,7 @@ class Controls(Section):
     contrasts: list[Contrast]
 
 
-@dataclass(frozen=True)
-class Tested:
+class Tested(NamedTuple):
     """An arm's test answers.
 
     right: 1 where the model is right, [seeds, questions].
@@ -81,13 +79,12 @@ def read_controls(path: Path) -> Controls:
     """Read a controls file; every fault is a `UserError` that names the file and the key."""
     with _faults_of(path):
         controls = Controls.model_validate(read_yaml(path, "put it right"))
-    for contrast in controls.contrasts:
-        for name in contrast.named:
-            if name not in controls.arms:
-                known = ", ".join(controls.arms)
-                raise UserError(
-                    f"{path}: contrasts names the arm {name!r}, but arms holds only {known}"
-                )
+    for name in (name for contrast in controls.contrasts for name in contrast.named):
+        if name not in controls.arms:
+            known = ", ".join(controls.arms)
+            raise UserError(
+                f"{path}: contrasts names the arm {name!r}, but arms holds only {known}"
+            )
     return controls
 
 
@@ -125,9 +122,9 @@ def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[s
                 )
         each = [Answers.of(run, settings.accuracy) for run in runs]
         answers[name] = Tested(
-            right=np.stack([one.hits for one in each]),
-            nll=np.stack([one.nll for one in each]),
-            retention=runs[0].parameters / teacher.parameters,
+            np.stack([one.hits for one in each]),
+            np.stack([one.nll for one in each]),
+            runs[0].parameters / teacher.parameters,
         )
     return answers
 
@@ -141,27 +138,27 @@ def controls_json(
     losses at a cell of one study has the `holm_p` and the `verdict` that this study gives it; the
     others are one family.
     """
-    contrasts = [_contrast(contrast, answers, settings) for contrast in controls.contrasts]
-    judged = [_of_study(results, controls, contrast) for contrast in controls.contrasts]
-    family = [index for index, found in enumerate(judged) if not found]
-    for index, holm_p in zip(family, holm([contrasts[i]["p"] for i in family]), strict=True):
-        clear = holm_p < 1 - settings.confidence
-        said = verdict(contrasts[index]["accuracy"], settings.margin, bool(clear))
-        judged[index] = {"holm_p": holm_p, "verdict": said}
+    contrasts = [
+        _contrast(contrast, answers, settings) | _of_study(results, controls, contrast)
+        for contrast in controls.contrasts
+    ]
+    family = [one for one in contrasts if "holm_p" not in one]
+    for one, holm_p in zip(family, holm([one["p"] for one in family]), strict=True):
+        clear = bool(holm_p < 1 - settings.confidence)
+        one |= {"holm_p": holm_p, "verdict": verdict(one["accuracy"], settings.margin, clear)}
     return {
         "questions": next(iter(answers.values())).right.shape[1],
         **settings.model_dump(include={"accuracy", "confidence", "margin"}),
         "arms": {
             name: {
-                "study": controls.arms[name].study,
-                "runs": controls.arms[name].runs,
+                **controls.arms[name].model_dump(),
                 "retention": as_json(found.retention),
                 "accuracy": as_json(mean_interval(found.right, settings, (0, 1))),
                 "nll": as_json(mean_interval(found.nll, settings)),
             }
             for name, found in answers.items()
         },
-        "contrasts": [as_json(one | two) for one, two in zip(contrasts, judged, strict=True)],
+        "contrasts": [as_json(one) for one in contrasts],
     }
 
 

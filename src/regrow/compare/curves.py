@@ -1,6 +1,6 @@
 """The points of every curve and figure, as the rows of CSV files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import product
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from regrow.compare.bootstrap import Array, Interval, Sample, interval_of, over_seeds
+from regrow.compare.bootstrap import Array, Interval, Resamples, Sample, interval_of, over_seeds
 from regrow.compare.evidence import CellEvidence, Evidence
 from regrow.compare.measures import ALPHAS, BINS
 from regrow.compare.study import LOSSES, METHODS
@@ -65,7 +65,7 @@ def reliability_curve(evidence: Evidence, cell: CellEvidence, method: str) -> Li
     """
     points = [
         reliability(model.test.confidence, model.test.hits, BINS)
-        for model in evidence.runs(cell, method)
+        for model in evidence.runs(cell.place, method)
     ]
     # Ties may leave a model with fewer bins than another seed's.
     bins = min(len(mass) for *_, mass in points)
@@ -78,14 +78,14 @@ def reliability_curve(evidence: Evidence, cell: CellEvidence, method: str) -> Li
 
 def risk_curve(evidence: Evidence, cell: CellEvidence, method: str) -> Lines:
     """Risk at each of `COVERAGES`, with intervals from `BAND_DRAWS` draws at most."""
-    draws = evidence.draws.first(BAND_DRAWS)
+    draws = Resamples(evidence.draws.questions[:BAND_DRAWS], evidence.draws.seeds[:BAND_DRAWS])
     ranks = [max(1, round(coverage * evidence.questions)) - 1 for coverage in COVERAGES]
     curves = [
         [
             risk_by_coverage(model.test.confidence, model.test.hits, counts)[:, ranks]
             for counts in (None, draws.questions)
         ]
-        for model in evidence.runs(cell, method)
+        for model in evidence.runs(cell.place, method)
     ]
     for index, coverage in enumerate(COVERAGES):
         samples = [Sample(float(once[0, index]), drawn[:, index]) for once, drawn in curves]
@@ -101,17 +101,16 @@ def wilson(share: Array, size: Array, level: float) -> tuple[Array, Array]:
     z = float(norm.ppf((1 + level) / 2))
     middle = (share + z**2 / (2 * size)) / (1 + z**2 / size)
     half = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
-    return np.maximum(0, np.minimum(middle - half, share)), np.minimum(
-        1, np.maximum(middle + half, share)
-    )
+    low, high = np.minimum(middle - half, share), np.maximum(middle + half, share)
+    return np.maximum(0, low), np.minimum(1, high)
 
 
-def _row(cell: CellEvidence, values: Mapping[str, Any]) -> Row:
+def _row(cell: CellEvidence, values: dict[str, Any]) -> Row:
     """A line of a cell; an interval's ends are in `NAME_low` and `NAME_high`."""
     row: Row = {**asdict(cell.place), "retention": as_json(cell.retention)}
     for name, value in values.items():
+        parts = {name: value}
         if isinstance(value, Interval):
-            row |= as_json(dict(zip((name, f"{name}_low", f"{name}_high"), value, strict=True)))
-        else:
-            row[name] = as_json(value)
+            parts = {name: value.estimate, f"{name}_low": value.low, f"{name}_high": value.high}
+        row |= as_json(parts)
     return row

@@ -35,7 +35,7 @@ class CellEvidence:
     of the `difference` distill - finetune. regrew: the losses whose students clearly beat both the
     longest choice and the pruned model that they started from. named: `primary` or `secondary`
     where the study named the cell before its run, else `exploratory`. holm_p: the paired test's p,
-    adjusted for the cells of its family.
+    adjusted for all cells that were named, or for all cells where this one was not.
     """
 
     place: Cell
@@ -77,13 +77,11 @@ class Evidence:
 
     def interval(self, measure: str, sample: Sample, paired: bool = False) -> Interval:
         """The interval of a sample of `measure`; `paired` for a difference of two."""
-        kind = MEASURES[measure]
+        kind, confidence = MEASURES[measure], self.settings.confidence
         bounds = kind.bounds
         if bounds and paired:
             bounds = (bounds[0] - bounds[1], bounds[1] - bounds[0])
-        return bootstrap.interval_of(
-            sample, self.settings.confidence, kind.centred, bounds, self.questions
-        )
+        return bootstrap.interval_of(sample, confidence, kind.centred, bounds, self.questions)
 
     def verdict(self, cell: CellEvidence) -> str:
         """What the lead says at the margin; a loss is ahead only if it is so among its family."""
@@ -92,9 +90,9 @@ class Evidence:
         clear = cell.holm_p < 1 - self.settings.confidence
         return verdict(cell.lead, self.settings.margin, clear)
 
-    def runs(self, cell: CellEvidence, method: str) -> list[Model]:
+    def runs(self, place: Cell, method: str) -> list[Model]:
         """A method's models at a cell, one a seed."""
-        return [self.models[name] for name in cell.place.runs(method, self.seeds)]
+        return [self.models[name] for name in place.runs(method, self.seeds)]
 
 
 def gather(
@@ -108,15 +106,13 @@ def gather(
     check_study(study)
     test, held = (study["teacher"].of_split(split) for split in ("test", "calibration"))
     draws = bootstrap.resample(len(test), len(sweep.seed), settings.resamples, settings.seed)
-    held_draws = bootstrap.resample(
-        len(held), 1, settings.resamples, settings.seed, stream=1
-    ).questions
+    of_held = bootstrap.resample(len(held), 1, settings.resamples, settings.seed, stream=1)
     models: dict[str, Model] = {}
 
     def model(name: str, rule: Normalisation) -> Model:
         run, teacher, pruned = study[name], models.get("teacher"), models.get(start_of(name))
         test, held = (Answers.of(run.of_split(split), rule) for split in ("test", "calibration"))
-        return Model(test, held, draws, held_draws, settings.confidence, teacher, pruned)
+        return Model(test, held, draws, of_held.questions, settings.confidence, teacher, pruned)
 
     for name in run_names(sweep):
         raw = None if settings.accuracy == "raw" else model(name, "raw")
@@ -151,10 +147,6 @@ def _cell(
             measure: bootstrap.over_seeds([one[measure] for one in each], evidence.draws)
             for measure in each[0]
         }
-    finetune, distill = (
-        np.stack([evidence.models[name].test.hits for name in place.runs(loss, evidence.seeds)])
-        for loss in LOSSES
-    )
     for measure in methods["distill"]:
         intervals[measure] = {
             method: evidence.interval(measure, samples[measure])
@@ -163,12 +155,15 @@ def _cell(
         }
         gap = methods["distill"][measure] - methods["finetune"][measure]
         intervals[measure]["difference"] = evidence.interval(measure, gap, paired=True)
-    floors = (evidence.longest_choice, methods["pruned"]["accuracy"])
 
-    def beats(loss: str, floor: Sample) -> bool:
-        gap = methods[loss]["accuracy"] - floor
-        return evidence.interval("accuracy", gap, paired=True).low > 0
+    def beats_the_floor(loss: str) -> bool:
+        floors = evidence.longest_choice, methods["pruned"]["accuracy"]
+        gaps = [methods[loss]["accuracy"] - floor for floor in floors]
+        return all(evidence.interval("accuracy", gap, paired=True).low > 0 for gap in gaps)
 
+    finetune, distill = (
+        np.stack([model.test.hits for model in evidence.runs(place, loss)]) for loss in LOSSES
+    )
     named = dict.fromkeys(settings.secondary, "secondary")
     named |= dict.fromkeys(settings.primary, "primary")
     teacher, pruned = study["teacher"], study[place.pruned]
@@ -179,7 +174,7 @@ def _cell(
         methods=methods,
         intervals=intervals,
         paired=paired_test(distill, finetune),
-        regrew=[loss for loss in LOSSES if all(beats(loss, floor) for floor in floors)],
+        regrew=[loss for loss in LOSSES if beats_the_floor(loss)],
         named=named.get(str(place), "exploratory"),
     )
 

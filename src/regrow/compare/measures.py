@@ -6,7 +6,7 @@ in words. `compare` writes whatever stands in `MEASURES`, with these words, and 
 it.
 
 scikit-learn computes the numbers that it has (log loss, Brier score, the bins of the calibration
-error); their draws are NumPy's, for hundreds of resampled data sets a measure.
+error); their draws are NumPy's, for there are hundreds.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from regrow.support.tables import Table
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017, ICML
 ALPHAS = (0.05, 0.1, 0.2)
-CONFORMAL = (("coverage", "coverage", "fraction", ""), ("size", "set size", "choices", "lower"))
+CONFORMAL = (("coverage", "fraction", ""), ("set size", "choices", "lower"))
 COVERED = 0.8  # selective accuracy is that of this share of the answers, the most confident ones
 Value = Array | Sample | None
 
@@ -125,11 +125,8 @@ def information(model: Model) -> Value:
         return None
     if model.scaled is None or model.teacher.scaled is None:
         return model.missing
-    own, teachers = (
-        model.mean(answers.log_choices - answers.nll)
-        for answers in (model.scaled, model.teacher.scaled)
-    )
-    return model.share(own, teachers)
+    both = model.scaled, model.teacher.scaled
+    return model.share(*(model.mean(one.log_choices - one.nll) for one in both))
 
 
 @MEASURES.measure("nats")
@@ -211,23 +208,19 @@ def _log_loss(model: Model, answers: Answers) -> Sample:
     """scikit-learn's log loss, where it does not cut off: it takes no probability below epsilon."""
     from sklearn.metrics import log_loss
 
-    sample = model.mean(answers.nll)
     labels = range(answers.logs.shape[1])
     if len(labels) < 2 or answers.nll.max() > -np.log(np.finfo(np.float64).eps):
-        return sample
-    return replace(
-        sample, estimate=float(log_loss(answers.gold, answers.probabilities, labels=labels))
-    )
+        return model.mean(answers.nll)
+    estimate = log_loss(answers.gold, answers.probabilities, labels=labels)
+    return replace(model.mean(answers.nll), estimate=float(estimate))
 
 
 def _calibration_error(model: Model, answers: Answers) -> Sample:
-    level, hit, mass = uncertainty.reliability(answers.confidence, answers.hits, BINS)
-    return Sample(
-        float((np.abs(hit - level) * mass).sum() / len(answers)),
-        uncertainty.calibration_error(
-            answers.confidence, answers.hits, BINS, model.draws.questions
-        ),
-    )
+    points = answers.confidence, answers.hits
+    level, hit, mass = uncertainty.reliability(*points, BINS)
+    error = float((np.abs(hit - level) * mass).sum() / len(answers))
+    draws = uncertainty.calibration_error(*points, BINS, model.draws.questions)
+    return Sample(error, draws)
 
 
 def _selective(model: Model, part: int) -> Sample:
@@ -244,14 +237,9 @@ def _conformal(score: uncertainty.Score, alpha: float, part: int) -> Callable[[M
     def value(model: Model) -> Sample:
         if not len(model.held):
             return model.missing
-        scores = uncertainty.conformal_scores(model.test, score)
-        gold = uncertainty.gold_scores(model.test, scores)
-        kept = uncertainty.gold_scores(model.held, uncertainty.conformal_scores(model.held, score))
         once, drawn = (
-            uncertainty.conformal_sets(
-                scores, gold, uncertainty.conformal_thresholds(kept, alpha, held), counts
-            )[part]
-            for held, counts in ((None, None), (model.held_draws, model.draws.questions))
+            uncertainty.conformal(model.test, model.held, score, alpha, *counts)[part]
+            for counts in ((None, None), (model.draws.questions, model.held_draws))
         )
         return Sample(float(once[0]), drawn)
 
@@ -266,14 +254,11 @@ def _on_raw(measure: Measure) -> Measure:
     )
 
 
-for _score, _alpha in product(uncertainty.SCORES, ALPHAS):
-    for _part, (_name, _words, _unit, _better) in enumerate(CONFORMAL):
-        MEASURES[f"{_score}_{_name}_{_alpha}"] = Measure(
-            _conformal(_score, _alpha, _part),
-            f"{_score.upper()} {_words} at alpha = {_alpha}",
-            _unit,
-            _better,
-            calibrated=True,
-        )
+for _score, _alpha, _part in product(uncertainty.SCORES, ALPHAS, (0, 1)):
+    _name, *_kind = CONFORMAL[_part]
+    _label = f"{_score.upper()} {_name} at alpha = {_alpha}"
+    MEASURES[f"{_score}_{_name.split()[-1]}_{_alpha}"] = Measure(
+        _conformal(_score, _alpha, _part), _label, *_kind, calibrated=True
+    )
 for _name in ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled", "aurc"):
     MEASURES[f"{_name}_raw"] = _on_raw(MEASURES[_name])

@@ -29,11 +29,9 @@ def paired_test(right: Array, other: Array) -> Paired:
 
     With one seed: of the questions that exactly one model answers right, each model should get
     half (McNemar 1947, Psychometrika 12; the exact form, as in Dietterich 1998, Neural Computation
-    10). With several, the seeds of a question are not independent, so the question is the unit:
-    under the null hypothesis the difference of its two counts of right answers is as likely with
-    either sign (Fisher's randomisation test, here exact), which for one seed is McNemar's test.
-    The seeds are taken as given: the noise of training is in the interval of the difference, not
-    in this p-value.
+    10). With several, the question is the unit: under the null hypothesis the difference of its
+    two counts of right answers is as likely with either sign (Fisher's randomisation test, here
+    exact). The noise of training is in the interval of the difference, not in this p-value.
 
     right, other: (seeds, questions), over the same questions and seeds in the same order.
     """

@@ -83,20 +83,19 @@ def check_study(study: Study) -> None:
     order; a student must have as many parameters as the pruned model that it was trained from.
     """
     teacher = study["teacher"]
+    if "test" not in teacher.splits:
+        raise UserError("the predictions hold no question of the test split; run `dvc repro`")
+    if not teacher.mlp_parameters:
+        raise UserError("the teacher has no MLP parameters, so nothing of it can be retained")
     for name, run in study.items():
         if part := differing(run, teacher):
             raise UserError(
                 f"the predictions of {name} and of teacher differ in the questions' {part}, "
                 "so they cannot be compared; run `dvc repro`"
             )
-    if "test" not in teacher.splits:
-        raise UserError("the predictions hold no question of the test split; run `dvc repro`")
-    for name, run in study.items():
         start = study[start_of(name) or name]
         if (run.parameters, run.mlp_parameters) != (start.parameters, start.mlp_parameters):
             raise UserError(
                 f"{name} has {run.parameters} parameters but its pruned start has "
                 f"{start.parameters}, so it was trained from another model; run `dvc repro`"
             )
-    if not teacher.mlp_parameters:
-        raise UserError("the teacher has no MLP parameters, so nothing of it can be retained")

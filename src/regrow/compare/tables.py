@@ -13,6 +13,10 @@ from regrow.compare.study import start_of
 from regrow.support.files import as_json
 
 RETENTIONS = (0.9, 0.5)  # of the summary, or those of the sweep that are nearest
+DEGENERATE: dict[float | None, str] = {  # what is said of a temperature that is none
+    0: "none: every calibration question is right, so the lower the better",
+    np.inf: "infinite: the scores say nothing of the gold choice, so the scaled model is uniform",
+}
 
 
 def comparison_json(evidence: Evidence) -> dict[str, Any]:
@@ -61,20 +65,11 @@ def measures_json(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-DEGENERATE: dict[float | None, str] = {
-    0: "none: every calibration question is right, so the lower the better",
-    np.inf: "infinite: the scores say nothing of the gold choice, so the scaled model is uniform",
-}
-"""What `measures.json` says of a temperature that is no temperature."""
-
-
 def paired_json(evidence: Evidence) -> dict[str, Any]:
     """`paired.json`: for each cell, is KL better than CE, and could the test have told?
 
-    p-values are exact and two-sided. `holm_p` is adjusted for the cells that the study named before
-    its run (`named`), and for all cells where it is an exploratory one. `regrew` lists the losses
-    whose students clearly beat the longest choice and their pruned model; where none does, nothing
-    regrew and the cell is not testable. What cannot be said is null.
+    The fields are those of `CellEvidence`, and what cannot be said is null. Where no loss is among
+    `regrew`, nothing regrew and the cell is not testable.
     """
     confidence = evidence.settings.confidence
     cells = {
@@ -96,25 +91,22 @@ def paired_json(evidence: Evidence) -> dict[str, Any]:
 def summary_json(evidence: Evidence) -> dict[str, float]:
     """`summary.json`: what a person decides by, in percent and points, to one decimal.
 
-    Accuracy of the teacher, and of CE and of KL at the retentions of the sweep nearest to
-    `RETENTIONS`; at the smallest, where the paper makes its claim, also the interval of KL - CE
-    from `lo` to `hi`. A name ends in the retention, in percent. Few and short, because
-    `dvc exp show` makes each a column, beside that of the parameter that changed.
-
-    The cells are those of the largest train size, and of the score of the study's primary cell or
-    the first of the sweep.
+    Accuracy of the teacher, and of CE and of KL at the retentions nearest to `RETENTIONS`, of the
+    largest train size and the score of the study's primary cell or the first of the sweep; at the
+    smallest retention also the interval of KL - CE from `lo` to `hi`. A name ends in the retention,
+    in percent. Few and short, because `dvc exp show` makes each a column.
     """
     score = (evidence.settings.primary or [evidence.cells[0].place.score])[0].split("-")[0]
     size = max(cell.place.train_size for cell in evidence.cells)
     cells = [c for c in evidence.cells if (c.place.score, c.place.train_size) == (score, size)]
-    numbers = {"teacher": cells[0].methods["teacher"]["accuracy"].estimate}
+    numbers = {"teacher": cells[0].intervals["accuracy"]["teacher"].estimate}
     for wanted in RETENTIONS:
         nearest = min(cells, key=lambda cell: abs(cell.retention - wanted))
-        kept, gap = f"{100 * nearest.retention:.0f}", nearest.lead
-        numbers[f"ce{kept}"] = nearest.methods["finetune"]["accuracy"].estimate
-        numbers[f"kl{kept}"] = nearest.methods["distill"]["accuracy"].estimate
-    if not np.isnan(gap.low):
-        numbers |= {f"lo{kept}": gap.low, f"hi{kept}": gap.high}
+        kept, accuracy = f"{100 * nearest.retention:.0f}", nearest.intervals["accuracy"]
+        numbers[f"ce{kept}"] = accuracy["finetune"].estimate
+        numbers[f"kl{kept}"] = accuracy["distill"].estimate
+    if not np.isnan(nearest.lead.low):
+        numbers |= {f"lo{kept}": nearest.lead.low, f"hi{kept}": nearest.lead.high}
     return {name: round(100 * value, 1) for name, value in numbers.items()}
 
 
@@ -124,13 +116,9 @@ def closeness(evidence: Evidence) -> dict[str, Any]:
     Closeness is KL from the teacher after temperature scaling, so that -1 says that the closer
     student is the better one, whichever loss made it. Null where it cannot be had.
     """
-    pairs = np.array(
-        [
-            (model.test.hits.mean(), distance.estimate)
-            for name, model in evidence.models.items()
-            if start_of(name) and (distance := MEASURES["kl_scaled"](model))
-        ]
-    )
+    students = [model for name, model in evidence.models.items() if start_of(name)]
+    distances = [(one, MEASURES["kl_scaled"](one)) for one in students]
+    pairs = np.array([(one.test.hits.mean(), kl.estimate) for one, kl in distances if kl])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     varies = len(pairs) > 2 and (np.ptp(pairs, axis=0) > 0).all()
     spearman = float(spearmanr(pairs).statistic) if varies else np.nan

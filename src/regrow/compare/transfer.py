@@ -26,8 +26,7 @@ def transfer_json(study: Study, sweep: Sweep, settings: Compare) -> Transfer:
     """`transfer.json`: by set, cell and measure, each method, distill - finetune, and what was
     forgotten, distill - teacher and finetune - teacher.
 
-    `accuracy` is that of `compare.accuracy`; `kl` is from the teacher's distribution over the
-    choices, in nats. The set `UNION` holds the questions of every set.
+    `kl` is from the teacher's distribution over the choices, in nats; the set `UNION` is all sets.
     """
     teacher = study["teacher"]
     splits = sorted({split for split in teacher.splits if split.startswith(TRANSFER)})
@@ -51,14 +50,8 @@ def transfer_json(study: Study, sweep: Sweep, settings: Compare) -> Transfer:
 def transfer_rows(transfer: Transfer, sweep: Sweep) -> list[Row]:
     """The same as lines of a CSV file: a line a set, cell, measure and method or difference."""
     return [
-        {
-            "set": name,
-            **asdict(cell),
-            "measure": measure,
-            "method": method,
-            **ends,
-            "questions": of_set["questions"],
-        }
+        {"set": name, **asdict(cell), "measure": measure, "method": method}
+        | {**ends, "questions": of_set["questions"]}
         for name, of_set in transfer.items()
         for cell in cells_of(sweep)
         for measure, methods in of_set["sweep"][str(cell)].items()

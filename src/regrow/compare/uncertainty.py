@@ -25,14 +25,11 @@ def calibration_error(
 ) -> Array:
     """Expected calibration error over `bins` bins of equal mass: shape (draws,).
 
-    Sum over bins of mass times |mean hit - mean confidence|, over the confidence in the choice
-    made (Naeini, Cooper and Hauskrecht 2015, AAAI, with bins of equal mass as in Nguyen and
-    O'Connor 2015, EMNLP). A question that lies across a bin's edge is shared between both bins,
-    and questions of equal confidence are taken in random order, in expectation. With fewer
-    questions than bins there is a bin a question.
-
-    The estimate is biased upwards, the more so the fewer questions there are (Kumar, Liang and Ma
-    2019, NeurIPS): compare models at equal numbers of questions and bins only.
+    Sum over bins of mass times |mean hit - mean confidence| (Naeini, Cooper and Hauskrecht 2015,
+    AAAI, with bins of equal mass as in Nguyen and O'Connor 2015, EMNLP). A question that lies
+    across a bin's edge is shared between both. The estimate is biased upwards, the more so the
+    fewer questions there are (Kumar, Liang and Ma 2019, NeurIPS): compare models at equal numbers
+    of questions and bins only.
 
     confidences, hits: (questions,); a hit is 0 or 1.
     """
@@ -53,9 +50,8 @@ def calibration_error(
 def reliability(confidences: Array, hits: Array, bins: int) -> tuple[Array, Array, Array]:
     """Mean confidence, mean hit and mass (in questions) of each bin that holds a question.
 
-    The points of a reliability diagram, by scikit-learn's `calibration_curve`, whose bins lie
-    between quantiles; equal confidences share one. Where the bins divide the questions evenly and
-    no two confidences are equal, they are those of `calibration_error`.
+    The points of a reliability diagram, by scikit-learn's `calibration_curve`: bins lie between
+    quantiles, and equal confidences share one.
     """
     from sklearn.calibration import calibration_curve
 
@@ -72,8 +68,7 @@ def risk_by_coverage(confidences: Array, hits: Array, counts: Counts | None = No
     """The share of errors among the k most confident answers: (draws, questions), k from 1 up.
 
     The risk-coverage curve of selective prediction (El-Yaniv and Wiener 2010, JMLR 11), at the
-    coverages k / questions. Questions of equal confidence are taken in random order, in
-    expectation.
+    coverages k / questions.
     """
 
     def one(chunk: Counts) -> Array:
@@ -99,8 +94,8 @@ def selective_risk(
         curves = risk_by_coverage(confidences, hits, chunk)
         return np.stack([curves.mean(axis=1), curves[:, rank]], axis=1)
 
-    both = in_chunks(one, counts, len(confidences))
-    return both[:, 0], both[:, 1]
+    area, height = in_chunks(one, counts, len(confidences)).T
+    return area, height
 
 
 def conformal_scores(answers: Answers, score: Score) -> Array:
@@ -132,9 +127,7 @@ def conformal_thresholds(scores: Array, alpha: float, counts: Counts | None = No
 
     The ceil((n + 1)(1 - alpha))-th smallest of the n calibration questions' gold scores, and
     infinite where n is too small (Vovk, Gammerman and Shafer 2005; Angelopoulos and Bates 2023,
-    arXiv 2107.07511, section 1): a set of all choices whose score does not exceed it holds the
-    gold choice with probability at least 1 - alpha, if calibration and test questions are
-    exchangeable.
+    arXiv 2107.07511, section 1), if calibration and test questions are exchangeable.
     """
     size = len(scores)
     # Less a rounding error's worth: (9 + 1)(1 - 0.1) is to be 9, and not the next above.
@@ -165,6 +158,20 @@ def conformal_sets(
         # Not `scores <= level`: at an infinite threshold the missing choices stay out.
         sizes[rows] = weights @ ((scores <= level) & np.isfinite(scores)).sum(axis=1)
     return covered / len(scores), sizes / len(scores)
+
+
+def conformal(
+    test: Answers,
+    held: Answers,
+    score: Score,
+    alpha: float,
+    counts: Counts | None = None,
+    held_counts: Counts | None = None,
+) -> tuple[Array, Array]:
+    """Coverage and mean size of the sets that `held` questions calibrate: two arrays (draws,)."""
+    scores, kept = (conformal_scores(one, score) for one in (test, held))
+    thresholds = conformal_thresholds(gold_scores(held, kept), alpha, held_counts)
+    return conformal_sets(scores, gold_scores(test, scores), thresholds, counts)
 
 
 def _by_confidence(confidences: Array, hits: Array, counts: Counts) -> tuple[Array, Array]:
