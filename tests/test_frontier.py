@@ -12,9 +12,9 @@ from regrow.device.files import read_files
 from regrow.device.frontier import frontier_json, pareto
 from regrow.device.measure import spread
 from regrow.evaluate.predictions import Predictions, write_predictions
-from regrow.report.device import on_the_device
 from regrow.report.files import Source
 from regrow.report.parts import Table
+from regrow.report.tables import on_the_device
 from regrow.support.errors import UserError
 from regrow.support.schema import Compare, Sweep
 from tiny_models import regrow, write_params

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from regrow.report.page import read_control_tables, read_results, render
 from regrow.support.errors import UserError
-from regrow.support.files import replacing
+from regrow.support.files import write_text
 
 
 def main(results: Path, out: Path) -> None:
@@ -21,8 +21,7 @@ def main(results: Path, out: Path) -> None:
     found = read_results(results)
     page = render(found, read_control_tables(results))
     try:
-        with replacing(out) as beside:
-            beside.write_text(page, encoding="utf-8", newline="\n")
+        write_text(out, page)
     except OSError as error:
         raise UserError(
             f"{out} cannot be written ({error.strerror}); choose another --out"

@@ -1,7 +1,7 @@
 """Print the comparison and the claims as tables, and name the figures."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,19 @@ def main(metrics: Path, plots: Path, markdown: bool = False) -> None:
         markdown: print Markdown tables.
     """
     comparison = read(metrics / "comparison.json", "sweep")
-    paired = read(metrics / "paired.json", "sweep")
-    for name, cell in comparison["sweep"].items():
-        cell["regrew"] = paired["sweep"][name]["regrew"]
+    paired = read(metrics / "paired.json", "sweep")["sweep"]
+    tables = accuracies(comparison, [name for name, cell in paired.items() if cell["regrew"]])
     judged = [
         [claim["claim"], f"{claim['quantity']}: {estimate(claim)}", claim["verdict"], claim["why"]]
         for claim in read(metrics / "claims.json", "kl_matches_ce").values()
     ]
     if markdown:
-        for title, rows in accuracies(comparison):
+        for title, rows in tables.items():
             print(f"{title[0].upper()}{title[1:]}:\n\n{words.markdown(HEAD, rows)}\n")
         print(words.markdown((*CLAIMS, "Why, and what it would take"), judged))
         return
     console = Console(highlight=False)
-    for title, rows in accuracies(comparison):
+    for title, rows in tables.items():
         console.print(table(title, HEAD, rows))
     console.print(notes(comparison), style="dim")
     console.print(table("The paper's claims", CLAIMS, [row[:3] for row in judged], wrap=2))
@@ -58,37 +57,33 @@ def read(path: Path, key: str) -> dict[str, Any]:
     raise UserError(f"{path} is missing or not what `compare` writes; run `dvc repro` to make it")
 
 
-def accuracies(comparison: dict[str, Any]) -> Iterator[tuple[str, list[list[str]]]]:
-    """A title for each score and train size, and a row under `HEAD` for each method of its cells.
+def accuracies(comparison: dict[str, Any], regrew: Sequence[str]) -> dict[str, list[list[str]]]:
+    """By a title for each score and train size, a row under `HEAD` for each method of its cells.
 
     Where no student clearly beats the floor, the difference says so instead.
     """
-    cells_of: dict[str, list[dict[str, Any]]] = {}
-    for cell in comparison["sweep"].values():
+    tables: dict[str, list[list[str]]] = {}
+    for name, cell in comparison["sweep"].items():
         title = f"pruned by {cell['score']}, {cell['train_size']:,} train questions"
-        cells_of.setdefault(title, []).append(cell)
-    for title, cells in cells_of.items():
-        rows = [["0", "100.0 %", "teacher", interval(cells[0]["teacher"]), ""]]
-        for cell in cells:
-            gap = interval(cell["difference"], "+") if cell["regrew"] else NOTHING_REGREW
-            size = [f"{cell['sparsity']:g}", f"{100 * cell['retention']:.1f} %"]
-            for method in ("pruned", "finetune", "distill"):
-                place = size if method == "pruned" else ["", ""]
-                last = gap if method == "distill" else ""
-                rows.append([*place, LABELS[method], interval(cell[method]), last])
-        yield title, rows
+        teacher = ["0", "100.0 %", "teacher", interval(cell["teacher"]), ""]
+        gap = interval(cell["difference"], "+") if name in regrew else NOTHING_REGREW
+        pruned, finetune, distill = (
+            [LABELS[method], interval(cell[method])] for method in ("pruned", "finetune", "distill")
+        )
+        tables.setdefault(title, [teacher]).extend(
+            [
+                [f"{cell['sparsity']:g}", f"{100 * cell['retention']:.1f} %", *pruned, ""],
+                ["", "", *finetune, ""],
+                ["", "", *distill, gap],
+            ]
+        )
+    return tables
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], wrap: int = 0) -> Table:
     """A table whose first `wrap` columns share the width; a new section where a row says where."""
-    shown = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, int(wrap > 0), 0),
-        pad_edge=False,
-    )
+    shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    shown.padding, shown.pad_edge = (0, 1, int(wrap > 0), 0), False
     for place, heading in enumerate(head):
         shown.add_column(heading, ratio=1 if place < wrap else None, no_wrap=place >= wrap)
     for row in rows:

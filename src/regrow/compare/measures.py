@@ -254,11 +254,11 @@ def _on_raw(measure: Measure) -> Measure:
     )
 
 
-for _score, _alpha, _part in product(uncertainty.SCORES, ALPHAS, (0, 1)):
-    _name, *_kind = CONFORMAL[_part]
-    _label = f"{_score.upper()} {_name} at alpha = {_alpha}"
-    MEASURES[f"{_score}_{_name.split()[-1]}_{_alpha}"] = Measure(
-        _conformal(_score, _alpha, _part), _label, *_kind, calibrated=True
-    )
+for _score, _alpha in product(uncertainty.SCORES, ALPHAS):
+    for _part, (_name, _unit, _better) in enumerate(CONFORMAL):
+        _key = f"{_score}_{_name.removeprefix('set ')}_{_alpha}"
+        _label = f"{_score.upper()} {_name} at alpha = {_alpha}"
+        _function = _conformal(_score, _alpha, _part)
+        MEASURES[_key] = Measure(_function, _label, _unit, _better, calibrated=True)
 for _name in ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled", "aurc"):
     MEASURES[f"{_name}_raw"] = _on_raw(MEASURES[_name])

@@ -1,13 +1,14 @@
 """The figure of what pruning takes: the layers' norms, and for each score what goes where."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from regrow.importance.layers import Array, Layer
 from regrow.plot.style import legend, panels, settings
@@ -40,9 +41,8 @@ def importance_figure(layers: Sequence[Layer], tokens: int, questions: int) -> F
         f"{shown}, whose neuron\nof the lowest norm is the most active one against its layer's "
         "median; each neuron in the shade of the first sparsity at which it goes."
     )
-    figure, grid = panels(
-        (4.4, 2.2), (1.5, *(1.6 for _ in scores)), note, top=0.5, across=0.75, down=0.55
-    )
+    heights = (1.5, *(1.6 for _ in scores))
+    figure, grid = panels((4.4, 2.2), heights, note, top=0.5, across=0.75, down=0.55)
     _draw_norms(grid[0, 0], layers)
     grid[0, 1].remove()
     handles: list[Artist] = []
@@ -81,21 +81,13 @@ def _draw_norms(axes: Axes, layers: Sequence[Layer]) -> None:
     axes.hlines(middle, places - 0.25, places + 0.25, color="black", linewidth=1.2)
     ranks = np.array([layer.activation_rank(layer.lowest) for layer in layers])
     active = ranks <= max(1, round(MOST_ACTIVE * len(layers[0].norms)))
+    look: dict[str, Any] = {"color": "black", "markersize": 4, "markeredgewidth": 0.7}
     for chosen, fill, label in (
         (~active, "white", "lowest norm"),
         (active, ACTIVE, f"… and in the {100 * MOST_ACTIVE:g} % most active"),
     ):
-        axes.plot(
-            places[chosen],
-            lowest[chosen],
-            linestyle="",
-            marker="D",
-            color="black",
-            markerfacecolor=fill,
-            markersize=4,
-            markeredgewidth=0.7,
-            label=label,
-        )
+        at = places[chosen], lowest[chosen]
+        axes.plot(*at, marker="D", linestyle="", markerfacecolor=fill, label=label, **look)
     reach = float(highest.max() - lowest.min()) or 1.0
     axes.set_ylim(lowest.min() - 0.08 * reach, highest.max() + 0.08 * reach)
     axes.set_ylabel("L2 norm of the\nneuron's weights")
@@ -111,14 +103,13 @@ def _draw_shares(
         cut, shade = (score, sparsity), _shade(place, len(sparsities))
         at_random = 100 * float(layers[0].removed[cut].mean())
         axes.axhline(at_random, color=shade, linestyle=":", linewidth=1.0)
-        lines += axes.plot(
-            [100 * layer.activation_removed(cut) for layer in layers],
-            color=shade,
-            linewidth=1.0,
-            marker=MARKERS[place % len(MARKERS)],
-            markersize=3.2,
-            label=f"sparsity {sparsity:g}",
-        )
+        shares = [100 * layer.activation_removed(cut) for layer in layers]
+        look: dict[str, Any] = {
+            "color": shade,
+            "marker": MARKERS[place % len(MARKERS)],
+            "markersize": 3.2,
+        }
+        lines += axes.plot(shares, linewidth=1.0, label=f"sparsity {sparsity:g}", **look)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("removed, % of the\nlayer's activation")
     return lines
@@ -133,22 +124,17 @@ def _draw_neurons(axes: Axes, layer: Layer, score: str, sparsities: Sequence[flo
     axes.plot(x, y, linestyle="", marker=".", color=KEPT, markersize=2, rasterized=True)
     # The largest first: what goes at a smaller sparsity goes at every larger one too.
     for place, sparsity in reversed(list(enumerate(sparsities))):
-        gone = layer.removed[score, sparsity]
-        axes.plot(
-            x[gone],
-            y[gone],
-            linestyle="",
-            marker=MARKERS[place % len(MARKERS)],
-            color=_shade(place, len(sparsities)),
-            markersize=1.6,
-            markeredgewidth=0,
-            rasterized=True,
-        )
+        gone, mark = layer.removed[score, sparsity], MARKERS[place % len(MARKERS)]
+        look: dict[str, Any] = {
+            "color": _shade(place, len(sparsities)),
+            "markersize": 1.6,
+            "markeredgewidth": 0,
+        }
+        axes.plot(x[gone], y[gone], linestyle="", marker=mark, rasterized=True, **look)
     axes.set_ylabel("mean |activation|")
-    axes.xaxis.set_major_locator(
-        LogLocator(subs=(1, 2, 5)) if x.max() > 4 * x.min() else MaxNLocator(6, steps=[1, 2, 5, 10])
-    )
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    few, many = MaxNLocator(6, steps=[1, 2, 5, 10]), LogLocator(subs=(1, 2, 5))
+    axes.xaxis.set_major_locator(many if x.max() > 4 * x.min() else few)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
 
 

@@ -1,8 +1,7 @@
 """What pruning takes: each neuron's weight norm, its activation, and where it goes.
 
-The L2 score of Sander et al. 2025 (arXiv 2505.18166) looks at weights alone. What a model loses
-with a neuron depends on its activation too (Sun et al. 2023, arXiv 2306.11695), and a neuron that
-is light and active goes first.
+The L2 score of Sander et al. 2025 (arXiv 2505.18166) looks at weights alone, and what a model loses
+with a neuron depends on its activation too (Sun et al. 2023, arXiv 2306.11695).
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,8 +91,9 @@ def removed_neurons(kept: torch.Tensor, neurons: int) -> NDArray[np.bool_]:
 
 def as_rows(layers: Sequence[Layer]) -> list[dict[str, object]]:
     """A CSV line for each layer; None is an empty field."""
-    rows = [
-        {
+    rows = []
+    for number, layer in enumerate(layers):
+        row = {
             "layer": number,
             "neurons": len(layer.norms),
             **{f"l2_{name}": np.quantile(layer.norms, q) for name, q in QUANTILES.items()},
@@ -103,14 +103,11 @@ def as_rows(layers: Sequence[Layer]) -> list[dict[str, object]]:
             "lowest_activation_rank": layer.activation_rank(layer.lowest),
             "lowest_activation_over_median": layer.over_median(layer.lowest),
             "spearman": layer.spearman,
-            **{
-                f"activation_removed_{'-'.join(map(str, cut))}": layer.activation_removed(cut)
-                for cut in layer.removed
-            },
         }
-        for number, layer in enumerate(layers)
-    ]
-    return [as_json(row) for row in rows]
+        for cut in layer.removed:
+            row[f"activation_removed_{'-'.join(map(str, cut))}"] = layer.activation_removed(cut)
+        rows.append(as_json(row))
+    return rows
 
 
 def in_short(layers: Sequence[Layer]) -> dict[str, object]:

@@ -18,6 +18,8 @@ NOTHING = "not testable"
 NOTHING_REGREW: dict[str, Any] = {"color": GREY, "marker": "x", "linestyle": "", "markersize": 6}
 GAP = Style("KL - CE", STUDENTS["distill"].colour, "o", "-", STUDENTS["distill"].colour)
 LATER = Style("KL - CE", GAP.colour, "o", "-", "white")
+ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8}
+MARGIN: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (4, 3))}
 
 
 @style.settings()
@@ -38,16 +40,9 @@ def accuracy_figure(curves: Curves, about: Row) -> Figure:
         "and not whether\nthe bars above overlap. Dashed: the margin up to which KL is not "
         "inferior."
     )
-    figure, grid = style.panels(
-        [4.6 if len(scores) == 1 else 2.7] * len(scores),
-        [2.4, 1.1] * len(sizes),
-        note,
-        top=0.9,
-        down=0.25,
-        percent="xy",
-        sharex=True,
-        sharey="row",
-    )
+    widths = [4.6 if len(scores) == 1 else 2.7] * len(scores)
+    shape: dict[str, Any] = {"top": 0.9, "down": 0.25, "sharex": True, "sharey": "row"}
+    figure, grid = style.panels(widths, [2.4, 1.1] * len(sizes), note, percent="xy", **shape)
     above, below = grid[::2], grid[1::2]
     for place, (size, score) in enumerate(product(sizes, scores)):
         _draw_methods(above.flat[place], found[score, size], about)
@@ -78,19 +73,12 @@ def difference_figure(curves: Curves, about: Row) -> Figure:
     named = any(row["named"] != "exploratory" for row in rows)
     note = style.interval_note(about)
     note += "\nThe dashed line is the margin up to which KL is not inferior."
-    figure, grid = style.panels(
-        [2.9],
-        [0.26 * len(rows) + 0.2],
-        note,
-        left=2.7,
-        right=1.6,
-        top=0.5 if named else 0.35,
-        percent="x",
-    )
+    heights, top = [0.26 * len(rows) + 0.2], 0.5 if named else 0.35
+    figure, grid = style.panels([2.9], heights, note, left=2.7, right=1.6, top=top, percent="x")
     axes: Axes = grid[0, 0]
     places = np.arange(len(rows))[::-1]
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.axvline(-about["margin"], color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.axvline(0, **ZERO)
+    axes.axvline(-about["margin"], **MARGIN)
     axes.grid(visible=False)
     for place, row in zip(places, rows, strict=True):
         _draw_line(axes, int(place), row, named and row["named"] == "exploratory")
@@ -122,8 +110,8 @@ def _draw_methods(axes: Axes, rows: Curves, about: Row) -> None:
 
 
 def _draw_differences(axes: Axes, rows: Rows, margin: float) -> None:
-    axes.axhline(0, color="black", linewidth=0.8)
-    axes.axhline(-margin, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.axhline(0, **ZERO)
+    axes.axhline(-margin, **MARGIN)
     if told := [row for row in rows if row["verdict"] != NOTHING]:
         at = [row["retention"] for row in told]
         style.bars(axes, at, ends(told, "difference"), GAP, line="")
@@ -133,14 +121,13 @@ def _draw_differences(axes: Axes, rows: Rows, margin: float) -> None:
 
 def _draw_line(axes: Axes, place: int, row: Row, later: bool) -> None:
     """A line of the forest plot, and its numbers beside it."""
+    text = "nothing regrew"
     if row["verdict"] == NOTHING:
         axes.plot([0], [place], **NOTHING_REGREW)
-        text = "nothing regrew"
     else:
         parts = ends([row], "difference")
         style.bars(axes, np.array([place]), parts, LATER if later else GAP, line="", flat=True)
         value, low, high = (100 * float(part[0]) for part in parts)
-        text = f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
-        if np.isnan(low):
-            text = f"{value:+.1f} no interval"
+        around = "no interval" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
+        text = f"{value:+.1f} {around}"
     axes.text(1.03, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)

@@ -4,6 +4,7 @@ They draw the rows of the CSV files, as `compare` computed them.
 """
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import setp
@@ -78,12 +79,10 @@ def transfer_figure(rows: Rows, about: Row) -> Figure:
         f"Sparsity {sparsity:g}, students trained on {size:,} questions. Bars: "
         f"{100 * about['confidence']:g} % bootstrap intervals over questions and seeds."
     )
-    figure, grid = style.panels(
-        [2.8] * len(ELSEWHERE), [0.6 * len(sets)] * len(scores), note, left=1.3, sharey=True
-    )
-    for axes, (score, (measure, (label, methods, form))) in zip(
-        grid.flat, product(scores, ELSEWHERE.items()), strict=True
-    ):
+    heights = [0.6 * len(sets)] * len(scores)
+    figure, grid = style.panels([2.8] * len(ELSEWHERE), heights, note, left=1.3, sharey=True)
+    for axes, (score, measure) in zip(grid.flat, product(scores, ELSEWHERE), strict=True):
+        label, methods, form = ELSEWHERE[measure]
         for place, method in enumerate(methods):
             found = where(shown, score=score, measure=measure, method=method)
             at = np.arange(len(found)) + 0.17 * (place - (len(methods) - 1) / 2)
@@ -104,9 +103,8 @@ def transfer_figure(rows: Rows, about: Row) -> Figure:
 def _train_size(curves: Curves, sizes: list[int], note: str) -> Figure:
     """Accuracy and uncertainty over train size; a column a pruned model, a row a measure."""
     pruned = by_panel(curves, "accuracy", "score", "sparsity")
-    figure, grid = style.panels(
-        [2.1] * len(pruned), [1.4] * len(OVER_SIZE), note, left=0.85, sharey="row"
-    )
+    heights = [1.4] * len(OVER_SIZE)
+    figure, grid = style.panels([2.1] * len(pruned), heights, note, left=0.85, sharey="row")
     for line, (measure, (file, label, form)) in zip(grid, OVER_SIZE.items(), strict=True):
         found = by_panel(curves, file, "score", "sparsity")
         for axes, rows in zip(line, found.values(), strict=True):
@@ -139,16 +137,14 @@ def _reliability(curves: Curves, size: int, about: Row, students: str) -> Figure
         "right as often as it says; the mean gap to it, weighted by mass, is the calibration "
         f"error.{students}{' Means over seeds.' if about['seeds'] > 1 else ''}"
     )
-    figure, grid = style.panels(
-        [1.7] * len(ORDER),
-        [1.7] * len(found),
-        note,
-        left=0.85,
-        top=0.35,
-        percent="xy",
-        sharex=True,
-        sharey=True,
-    )
+    shape: dict[str, Any] = {
+        "left": 0.85,
+        "top": 0.35,
+        "percent": "xy",
+        "sharex": True,
+        "sharey": True,
+    }
+    figure, grid = style.panels([1.7] * len(ORDER), [1.7] * len(found), note, **shape)
     for axes, (rows, method) in zip(grid.flat, product(found.values(), ORDER), strict=True):
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
         curve(axes, rows[method], "confidence", "accuracy", method, line="")
@@ -165,15 +161,8 @@ def _risk(curves: Curves, size: int, note: str) -> Figure:
     """Error among the most confident answers over their share; a row a score."""
     found = by_panel(curves, "risk", "score", "sparsity", train_size=size)
     scores, sparsities = (list(dict.fromkeys(axis)) for axis in zip(*found, strict=True))
-    figure, grid = style.panels(
-        [2.1] * len(sparsities),
-        [1.9] * len(scores),
-        note,
-        down=0.5,
-        percent="xy",
-        sharex=True,
-        sharey=True,
-    )
+    shape: dict[str, Any] = {"down": 0.5, "percent": "xy", "sharex": True, "sharey": True}
+    figure, grid = style.panels([2.1] * len(sparsities), [1.9] * len(scores), note, **shape)
     for axes, rows in zip(grid.flat, found.values(), strict=True):
         for method, points in rows.items():
             look = style.look(METHODS[method]) | {"markevery": (3, 5), "markersize": 4}
@@ -181,9 +170,7 @@ def _risk(curves: Curves, size: int, note: str) -> Figure:
             # A line through 20 points: its band is drawn whole, its marker at every fifth.
             axes.plot(x, risk, **look)
             if method in STUDENTS:
-                axes.fill_between(
-                    x, low, high, color=METHODS[method].colour, alpha=0.15, linewidth=0
-                )
+                axes.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
         axes.set_title(cell_name(points[0]), fontsize=8)
     setp(grid[:, 0], ylabel="errors among the\nsurest answers, %")
     grid[0, 0].set_ylim(bottom=0)  # all panels share it
@@ -195,9 +182,8 @@ def _risk(curves: Curves, size: int, note: str) -> Figure:
 def _conformal(curves: Curves, size: int, note: str) -> Figure:
     """Mean size and coverage of conformal sets over retention; a row a score and kind of set."""
     found = by_panel(curves, "conformal", "score", "sets", train_size=size, alpha=ALPHA)
-    figure, grid = style.panels(
-        [2.9] * 2, [1.7] * len(found), note, left=0.95, across=0.75, percent="x", sharex=True
-    )
+    shape: dict[str, Any] = {"left": 0.95, "across": 0.75, "percent": "x", "sharex": True}
+    figure, grid = style.panels([2.9] * 2, [1.7] * len(found), note, **shape)
     for line, ((score, kind), rows) in zip(grid, found.items(), strict=True):
         for axes, part in zip(line, ("size", "coverage"), strict=True):
             for method, points in rows.items():

@@ -71,13 +71,12 @@ def settings() -> Iterator[None]:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write `stem`.png and `stem`.svg, without dates or versions; give their paths."""
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    paths = []
     with settings():
-        for path in paths:
-            keys = ["Software"] if path.suffix == ".png" else ["Date", "Creator"]
-            metadata = dict.fromkeys(keys)
-            with replacing(path) as beside:
-                figure.savefig(beside, format=path.suffix[1:], dpi=DPI, metadata=metadata)
+        for kind, keys in {"png": ["Software"], "svg": ["Date", "Creator"]}.items():
+            paths.append(stem.with_name(f"{stem.name}.{kind}"))
+            with replacing(paths[-1]) as beside:
+                figure.savefig(beside, format=kind, dpi=DPI, metadata=dict.fromkeys(keys))
     return paths
 
 
@@ -113,22 +112,16 @@ def panels(
     height = top + sum(heights) + down * (len(heights) - 1) + bottom
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    grid = figure.subplots(
-        len(heights),
-        len(widths),
-        squeeze=False,
-        width_ratios=widths,
-        height_ratios=heights,
-        gridspec_kw={
-            "left": left / width,
-            "right": (left + inner) / width,
-            "top": 1 - top / height,
-            "bottom": bottom / height,
-            "wspace": across * len(widths) / sum(widths),
-            "hspace": down * len(heights) / sum(heights),
-        },
-        **shared,
+    figure.subplots_adjust(
+        left=left / width,
+        right=(left + inner) / width,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=across * len(widths) / sum(widths),
+        hspace=down * len(heights) / sum(heights),
     )
+    shape: dict[str, Any] = {"width_ratios": widths, "height_ratios": heights, "squeeze": False}
+    grid = figure.subplots(len(heights), len(widths), **shape, **shared)
     for axes in grid.flat:
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         for name in percent:
@@ -139,12 +132,8 @@ def panels(
 
 def legend(figure: Figure, entries: Iterable[str | Artist]) -> None:
     """The names at the head of a figure, of `STYLES` or of what is drawn, in lines of its width."""
-    handles = [
-        Line2D([], [], label=STYLES[one].label, **look(STYLES[one]))
-        if isinstance(one, str)
-        else one
-        for one in entries
-    ]
+    named = {name: Line2D([], [], label=one.label, **look(one)) for name, one in STYLES.items()}
+    handles = [named[one] if isinstance(one, str) else one for one in entries]
     figure.legend(
         handles=handles,
         loc="upper left",
@@ -174,10 +163,8 @@ def bars(
     reach = np.nan_to_num([values - low, high - values])
     drawn = {**look(style), "marker": style.marker or "D", "elinewidth": 0.9, "capsize": 2.2}
     drawn |= {} if line is None else {"linestyle": line}
-    if flat:
-        axes.errorbar(values, at, xerr=reach, **drawn)
-    else:
-        axes.errorbar(at, values, yerr=reach, **drawn)
+    x, y, end = (values, at, "xerr") if flat else (at, values, "yerr")
+    axes.errorbar(x, y, **drawn | {end: reach})
 
 
 def level(axes: Axes, value: float, style: Style, band: tuple[float, float] | None = None) -> None:
@@ -189,10 +176,9 @@ def level(axes: Axes, value: float, style: Style, band: tuple[float, float] | No
 
 def interval_note(about: Mapping[str, Any]) -> str:
     """What the intervals of a figure stand on, as `comparison.json` says it: for its foot."""
-    questions, seeds = about["questions"], about["seeds"]
-    asked = f"{questions:,} test question{'s' * (questions != 1)}"
-    over = f"over questions and seeds ({asked}, {seeds} seeds)."
-    if seeds == 1:
+    asked = f"{about['questions']:,} test question{'s' * (about['questions'] != 1)}"
+    over = f"over questions and seeds ({asked}, {about['seeds']} seeds)."
+    if about["seeds"] == 1:
         over = f"over questions ({asked}); one seed, so the noise\nof training is not in them."
     return f"Bars and bands: {100 * about['confidence']:g} % bootstrap intervals {over}"
 

@@ -35,8 +35,7 @@ class Place(NamedTuple):
     """Where in the grid a cell lies.
 
     fields: score, sparsity, train questions and parameters kept, in words. regrew: whether a
-    student clearly beat the floor; true for earlier results, which did not ask. named: `primary`,
-    `secondary` or `exploratory`.
+    student clearly beat the floor; true for earlier results, which did not ask.
     """
 
     fields: tuple[str, str, str, str]
@@ -54,7 +53,7 @@ class Source:
     def path(self, name: str) -> Path:
         """Where one of `FILES` lies; where there is none, today's place."""
         paths = [self.folder / place for place in FILES[name]]
-        return next((path for path in paths if path.exists()), paths[0])
+        return next(filter(Path.exists, paths), paths[0])
 
     def read(self, name: str) -> Json:
         """What one of `FILES` holds."""

@@ -5,10 +5,13 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from regrow.plot.style import STUDENTS, legend, panels, settings
+from matplotlib.artist import setp
+
+from regrow.plot.style import STUDENTS, legend, look, panels, settings
 from regrow.report.files import MISSING, Json, Source, in_form
 from regrow.report.parts import Figure
 from regrow.report.words import LABELS
@@ -50,9 +53,8 @@ class Curve(NamedTuple):
 def figures(source: Source, comparison: Json) -> Iterator[Figure]:
     """Every figure below `plots`, the known ones first, and the training losses.
 
-    Where one is there as SVG and PNG, the SVG. An image is never put into the page as markup: as
-    an `img`, an SVG runs no script and loads nothing. `UserError` where the accuracies' figure is
-    missing.
+    Where one is there as SVG and PNG, the SVG; as an `img`, it runs no script and loads nothing.
+    `UserError` where the accuracies' figure is missing.
     """
     plots, order = source.folder / "plots", [*FIGURES, ""]
     found = {
@@ -95,13 +97,13 @@ def _training(source: Source) -> Iterator[Figure]:
     seeds = (source.read("params").get("sweep") or {}).get("seed") or []
     cells: dict[str, list[Curve]] = {}
     for key, place in source.places.items():
-        logs = [
-            (method, source.folder / "plots/training" / name / f"{key}-{seed}")
+        curves = [
+            curve
             for method, names in LOGS.items()
-            for name in names
-            for seed in seeds
+            for name, seed in product(names, seeds)
+            for curve in _losses(method, source.folder / f"plots/training/{name}/{key}-{seed}")
         ]
-        if curves := [curve for method, log in logs for curve in _losses(method, log)]:
+        if curves:
             cells[f"{', '.join(place.fields[:3])} train"] = curves
     if not cells:
         return
@@ -145,27 +147,18 @@ def training_svg(cells: Mapping[str, Sequence[Curve]]) -> bytes:
         axes.remove()
     for index, (axes, title) in enumerate(zip(grid.flat, cells, strict=False)):
         for method, steps, losses in cells[title]:
-            axes.plot(
-                steps,
-                losses,
-                color=STUDENTS[method].colour,
-                linestyle=STUDENTS[method].line,
-                linewidth=0.8,
-                marker="o" if len(steps) == 1 else "",
-                markersize=3,
-            )
+            alone = {"linewidth": 0.8, "marker": "o" if len(steps) == 1 else "", "markersize": 3}
+            axes.plot(steps, losses, **look(STUDENTS[method]) | alone)
         axes.set_title(title, fontsize=8)
         if index + columns >= len(cells):
             axes.set_xlabel("step")
             axes.tick_params(labelbottom=True)
-    for axes in grid[:, 0]:
-        axes.set_ylabel("loss, nats")
+    setp(grid[:, 0], ylabel="loss, nats")
     curves = [curve for cell in cells.values() for curve in cell]
     # A loss of 0, as of a KL that nothing is left of, has no logarithm.
     if all(min(curve.losses) > 0 for curve in curves):
         grid[0, 0].set_yscale("log")
-    shown = {curve.method for curve in curves}
-    legend(figure, [name for name in STUDENTS if name in shown])
+    legend(figure, [name for name in STUDENTS if name in {curve.method for curve in curves}])
     data = io.BytesIO()
     figure.savefig(data, format="svg", metadata={"Date": None, "Creator": None})
     return data.getvalue()

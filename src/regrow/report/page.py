@@ -1,22 +1,20 @@
 """Results as they lie in a folder → one self-contained HTML page.
 
 The page is a function of the files that it is made from: it holds no date, no path outside the
-folder and nothing of the machine that writes it. What the results do not hold, it says it cannot
-say. The template is `page.html.j2`; the modules of this room decide what the page says, the
-template how it looks.
+folder and nothing of the machine that writes it. The modules of this room decide what the page
+says, the template `page.html.j2` how it looks.
 
 A set of results is a folder with `params.yaml`, `dvc.lock`, `metrics/` and `plots/`. The root of
 the repository is one.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from regrow.report import tables
-from regrow.report.device import on_the_device
 from regrow.report.files import Json, Source, in_form, read_json
 from regrow.report.images import figures
 from regrow.report.parts import Field, Part, Section, Table
@@ -32,19 +30,16 @@ SECTIONS: Sequence[tuple[str, str, str, Callable[[Source, Json], Iterable[Part]]
     ("paired", "Paired tests", "paired", tables.tests),
     ("uncertainty", "Uncertainty", "measures", tables.uncertainty),
     ("transfer", "What it costs elsewhere", "transfer", tables.elsewhere),
-    ("device", "On the device", "frontier", on_the_device),
+    ("device", "On the device", "frontier", tables.on_the_device),
     ("figures", "Figures", "comparison", figures),
     ("set-up", "Set-up", "params", set_up),
     ("versions", "Versions and hashes", "lock", provenance),
 )
-"""The page, top to bottom: target of links, title, file that it is of, function. A section that
-results gain is one more line."""
-
+"""The page, top to bottom: target of links, title, file that it is of, function."""
 OPTIONAL = ("summary", "transfer", "frontier")  # files without which their section is left out
 
 
-@dataclass(frozen=True)
-class Results:
+class Results(NamedTuple):
     """What the page says of one set of results.
 
     name: the folder's, and empty where the page holds one set. values: the flat parameters.
@@ -60,10 +55,7 @@ class Results:
 
 
 def read_results(folder: Path) -> list[Results]:
-    """Read the set of results in `folder`, or those in its direct subfolders, by name.
-
-    A file that is missing or that is not what a stage writes is a `UserError` that names it.
-    """
+    """Read the set of results in `folder`, or those in its direct subfolders, by name."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name one that holds results")
     if _is_set(folder):
@@ -88,25 +80,16 @@ def read_set(folder: Path, name: str) -> Results:
             with in_form(source.path(file)):
                 sections.append(Section(id_, title, list(parts(source, found))))
     # A source's last part is the model's name: without revision and file ending.
-    model = values.get("model.source", CANNOT_SAY).rsplit("/", 1)[-1]
-    return Results(
-        name=name,
-        model=model.split("@", maxsplit=1)[0].removesuffix(".gguf"),
-        values=values,
-        warnings=warnings(source),
-        claims=source.read("claims"),
-        sections=sections,
-    )
+    model = values.get("model.source", CANNOT_SAY).rpartition("/")[2].partition("@")[0]
+    model = model.removesuffix(".gguf")
+    return Results(name, model, values, warnings(source), source.read("claims"), sections)
 
 
 def read_control_tables(folder: Path) -> list[Table]:
     """The tables of `controls.json` in a folder of sets; none where there is none."""
     path = folder / "controls.json"
-    if not path.exists():
-        return []
-    found = read_json(path)
     with in_form(path):
-        return tables.control_tables(found)
+        return tables.control_tables(read_json(path)) if path.exists() else []
 
 
 def render(results: Sequence[Results], across_sets: Sequence[Table] = ()) -> str:
@@ -158,5 +141,5 @@ def _overview(results: Sequence[Results]) -> Table:
 
 
 def _is_set(folder: Path) -> bool:
-    """Either will do, so that the other one is named when it is missing."""
+    # Either will do, so that the other one is named when it is missing.
     return (folder / "params.yaml").is_file() or (folder / "metrics").is_dir()

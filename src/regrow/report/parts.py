@@ -1,11 +1,10 @@
 """What a page is made of: sections of tables, figures and sentences. The template draws each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A field of a table that is more than text.
 
     strong: the interval of a difference does not hold 0. verdict: a word that stands before it.
@@ -19,8 +18,7 @@ class Field:
         return f"{self.verdict} {self.text}".strip()
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table; the first field of a row is its heading, and `head` has one for every field.
 
     look: `numbers`, `words`, which stand left, or `stack`, which a narrow screen shows as a list.
@@ -33,8 +31,7 @@ class Table:
     look: str = "numbers"
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """An image as a data: URI, with the path that it lies under in the set of results."""
 
     path: str
@@ -43,8 +40,7 @@ class Figure:
     uri: str
 
 
-@dataclass(frozen=True)
-class Fold:
+class Fold(NamedTuple):
     """Tables, or a file's text as it is, folded away under a title."""
 
     title: str
@@ -55,8 +51,7 @@ class Fold:
 Part = str | Table | Figure | Fold  # the first is a paragraph
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A heading with what stands under it; `id` is the target of links to it."""
 
     id: str

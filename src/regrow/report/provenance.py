@@ -27,20 +27,17 @@ def warnings(source: Source) -> list[str]:
     params = source.read("params")
     with in_form(source.path("lock")):
         stages = _of_sweep(source.read("lock"), params)
-        changed = changed_parameters(stages, params)
         said = [
             f"{out['path']} is not the output that dvc.lock records of the stage {stage}. Run "
             "make repro."
-            for stage, one in stages.items()
-            for out in one.get("outs", [])
+            for stage, out in _outs(stages)
             if _state(source.folder, out) == "differs"
         ]
-    if changed:
-        said.insert(
-            0,
-            "params.yaml is not what these results were made with; by dvc.lock it differs in "
-            f"{', '.join(changed)}. Run make repro.",
-        )
+        if changed := changed_parameters(stages, params):
+            differs = (
+                "params.yaml is not what these results were made with; by dvc.lock it differs in"
+            )
+            said = [f"{differs} {', '.join(changed)}. Run make repro.", *said]
     return said
 
 
@@ -74,30 +71,28 @@ def _of_sweep(lock: Json, params: Json) -> Json:
     return {stage: one for stage, one in lock["stages"].items() if is_in_sweep(stage, params)}
 
 
+def _outs(stages: Json) -> Iterator[tuple[str, Json]]:
+    """Each output that `dvc.lock` names, with its stage."""
+    return ((stage, out) for stage, one in stages.items() for out in one.get("outs", []))
+
+
 def _versions(folder: Path) -> Table:
-    path = folder / "environment.json"
+    path, rows = folder / "environment.json", [("Versions", CANNOT_SAY)]
+    note = "The results hold no environment.json, which would say it."
     if path.is_file():
         note = "By environment.json beside the results."
         rows = [(name, str(value)) for name, value in read_json(path).items()]
-    else:
-        note = "The results hold no environment.json, which would say it."
-        rows = [("Versions", CANNOT_SAY)]
     return Table("Machine and versions", ["What", "Value"], rows, note, "words")
 
 
 def _outputs(folder: Path, stages: Json) -> Table:
-    """What every stage wrote, by `dvc.lock`.
-
-    Of what lies here only results are looked at (`metrics/` and `plots/`), so that the page does
-    not depend on whether data and models lie there too.
-    """
+    # Only results are looked at, so that the page does not depend on whether models lie there too.
     rows = [
         [
             *(stage, str(out["path"]), str(out.get("md5", CANNOT_SAY))),
             *(count(out.get("size")), _state(folder, out)),
         ]
-        for stage, one in stages.items()
-        for out in one.get("outs", [])
+        for stage, out in _outs(stages)
     ]
     note = (
         "MD5, as DVC records it; “.dir” is the hash of a folder's listing. “Here”: whether the "
@@ -108,7 +103,6 @@ def _outputs(folder: Path, stages: Json) -> Table:
 
 
 def _code(stages: Json) -> Table:
-    """The code that the stages ran, by `dvc.lock`: a row a file or room and hash."""
     users: dict[tuple[str, str], dict[str, None]] = {}
     for stage, one in stages.items():
         for dep in one.get("deps", []):

@@ -8,15 +8,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from regrow.report import words
-from regrow.report.files import Json, Source
+from regrow.report.files import Json, Source, read_json
+from regrow.report.images import figure
 from regrow.report.parts import Field, Fold, Part, Table
 from regrow.report.words import CANNOT_SAY, LABELS, NOTHING_REGREW
 
 PLACE = ("Score", "Sparsity", "Train questions", "Parameters kept")
-HEADLINES = (
-    *("nll_scaled", "information", "nll", "ece", "lac_size_0.1"),
-    *("agreement", "recovery"),
-)
+HEADLINES = ["nll_scaled", "information", "nll", "ece", "lac_size_0.1", "agreement", "recovery"]
 GIVEN = {  # what these say of some models was not measured, but follows from what they are
     "agreement": {"teacher": "100"},
     "kl": {"teacher": "0"},
@@ -32,6 +30,8 @@ OTHER_TASKS = {
     "accuracy": ("Accuracy, %", "fraction"),
     "kl": ("KL from the teacher, nats", "nats"),
 }
+NOISE = "One thread of llama.cpp; noisy: repetitions differ by more than 15 % of the median."
+UNMEASURED = "Speeds are not measured: run make measure."
 GAPS = {
     "difference": "KL - CE",
     "finetune_change": "CE - teacher",
@@ -187,6 +187,28 @@ def elsewhere(source: Source, found: Json) -> Iterator[Part]:
         yield Table(f"Other tasks: {caption}", head, rows)
 
 
+def on_the_device(source: Source, found: Json) -> Iterator[Part]:
+    """What `judge` wrote below edge/, with the speeds of each machine that measured."""
+    # The room loads SciPy, which other results do without.
+    from regrow.device.choice import HEAD, VERDICTS, read_rows, row_fields, verdict_fields
+
+    machines = sorted((source.folder / "results" / "edge").glob("*.json"))
+    for measured in [read_json(machine) for machine in machines] or [{}]:
+        on = f" on {measured['machine']['processor']}" if measured else ""
+        rows = [row_fields(row) for row in read_rows(found, measured, 1)]
+        note = NOISE if measured else UNMEASURED
+        yield Table(f"Models on the device{on}, best first", HEAD, rows, note)
+    verdicts = [verdict_fields(one) for one in found["verdicts"]]
+    yield Table("Verdicts, Holm over all of them", VERDICTS, verdicts, look="words")
+    drawn = source.folder / "edge" / "plots" / "frontier.svg"
+    if drawn.exists():
+        yield figure(drawn, source)
+    if found["without_teacher"]:
+        names = ", ".join(found["without_teacher"])
+        yield f"No format of the teacher is of the bytes of {names}."
+    yield f"{found['questions']:,} test questions; docs/edge.md says how it was done."
+
+
 def control_tables(found: Json) -> list[Table]:
     """Of `controls.json`, which compares runs of several sets: the arms and the contrasts."""
     arms = [
@@ -200,11 +222,8 @@ def control_tables(found: Json) -> list[Table]:
         [
             *(one["question"], _pairs(one)),
             *(difference(one["accuracy"], "fraction"), difference(one["nll"], "choices")),
-            *(
-                words.p_value(one["p"]),
-                words.p_value(one["holm_p"]),
-                Field("", verdict=one["verdict"]),
-            ),
+            *(words.p_value(one["p"]), words.p_value(one["holm_p"])),
+            Field("", verdict=one["verdict"]),
         ]
         for one in found["contrasts"]
     ]

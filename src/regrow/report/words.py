@@ -49,12 +49,9 @@ def p_value(value: float | None) -> str:
 def notes(comparison: Json) -> str:
     """What the numbers of a comparison stand on."""
     rule = {"raw": "raw", "per_character": "per character"}[comparison["accuracy"]]
-    seeds = comparison["seeds"]
-    over = (
-        "questions (one seed: the noise of training is not in them)"
-        if seeds == 1
-        else f"questions and {seeds} seeds"
-    )
+    over = f"questions and {comparison['seeds']} seeds"
+    if comparison["seeds"] == 1:
+        over = "questions (one seed: the noise of training is not in them)"
     return (
         f"Accuracy {rule} on {comparison['questions']:,} test questions; chance "
         f"{100 * comparison['chance']:.1f} %, longest choice "
