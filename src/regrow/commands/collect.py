@@ -1,16 +1,16 @@
 """Keep a study's results: what is in git of it, its predictions, and no checkpoint."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from regrow.compare.study import run_names
+from regrow.report.provenance import of_sweep
 from regrow.support.errors import UserError
 from regrow.support.files import read_yaml, replacing
 from regrow.support.params import read_params
-from regrow.support.schema import Sweep
+from regrow.support.schema import Params
 
 ENVIRONMENT = Path("environment.json")
 WHOLE = ("metrics/summary.json", "metrics/compare", "metrics/importance.json")
@@ -23,26 +23,22 @@ def main(out: Path) -> None:
         out: folder to write; one that exists is replaced.
     """
     params = read_params()
+    runs = run_names(params.sweep)
+    results = [
+        *WHOLE,
+        *sorted(str(path) for path in Path("plots").glob("*") if path.name != "training"),
+        *(f"metrics/evaluate/{run}.json" for run in runs),
+        *(f"plots/training/{run}" for run in runs if not run.startswith("pruned/")),
+    ]
     with replacing(out) as beside:
         beside.mkdir()
         shutil.copyfile("params.yaml", beside / "params.yaml")
-        _copy_lock(Path("dvc.lock"), beside / "dvc.lock", params.sweep)
+        _copy_lock(Path("dvc.lock"), beside / "dvc.lock", params)
         _copy(ENVIRONMENT, beside / ENVIRONMENT, f"regrow doctor --record {ENVIRONMENT}")
-        for path in _results(params.sweep):
-            _copy(path, beside / path)
-        for name in run_names(params.sweep):
-            source = Path("data/predictions") / f"{name}.parquet"
-            _copy(source, beside / "predictions" / f"{name}.parquet")
-
-
-def _results(sweep: Sweep) -> Iterator[Path]:
-    """Files and folders of metrics/ and plots/ that belong to the sweep."""
-    yield from map(Path, WHOLE)
-    yield from sorted(path for path in Path("plots").glob("*") if path.name != "training")
-    for name in run_names(sweep):
-        yield Path("metrics/evaluate") / f"{name}.json"
-        if not name.startswith("pruned/"):  # which is not trained
-            yield Path("plots/training") / name
+        for path in results:
+            _copy(Path(path), beside / path)
+        for run in runs:
+            _copy(Path(f"data/predictions/{run}.parquet"), beside / f"predictions/{run}.parquet")
 
 
 def _copy(source: Path, target: Path, made_by: str = "dvc repro") -> None:
@@ -56,18 +52,11 @@ def _copy(source: Path, target: Path, made_by: str = "dvc repro") -> None:
         shutil.copyfile(source, target)
 
 
-def _copy_lock(source: Path, target: Path, sweep: Sweep) -> None:
+def _copy_lock(source: Path, target: Path, params: Params) -> None:
     """DVC keeps what it knows of earlier sweeps in dvc.lock; the copy holds this one only."""
-    runs = run_names(sweep)
-    # `finetune@l2-0.2-600-0`, and `evaluate@finetune-l2-0.2-600-0`
-    items = {name.rpartition("/")[2] for name in runs} | {name.replace("/", "-") for name in runs}
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     lock = read_yaml(source, "run `dvc repro` first")
-    lock["stages"] = {
-        name: stage
-        for name, stage in lock["stages"].items()
-        if "@" not in name or name.partition("@")[2] in items
-    }
+    lock["stages"] = of_sweep(lock, params.model_dump())
     with target.open("w", encoding="utf-8") as file:
         yaml.dump(lock, file)

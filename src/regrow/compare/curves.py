@@ -26,7 +26,7 @@ CURVES = {"nll": "nll", "ece": "ece", "set_size": "lac_size_0.1"}  # measures by
 
 
 def all_curves(evidence: Evidence) -> dict[str, list[Row]]:
-    """Every CSV file by its path without the suffix, such as `reliability/distill`."""
+    """Every CSV file by its name without the suffix, such as `reliability`."""
     curves: dict[str, list[Row]] = {}
     about = {"questions": evidence.questions, "seeds": len(evidence.seeds)}
     for method, cell in product(METHODS, evidence.cells):
@@ -36,8 +36,8 @@ def all_curves(evidence: Evidence) -> dict[str, list[Row]]:
             *reliability_curve(evidence, cell, method),
             *risk_curve(evidence, cell, method),
         ):
-            row = _row(cell, line | about | alone | line)
-            curves.setdefault(f"{name}/{method}", []).append(row)
+            row = {"method": method} | _row(cell, line | about | alone | line)
+            curves.setdefault(name, []).append(row)
     curves["difference"] = []
     for cell in evidence.cells:
         said = {"named": cell.named, "verdict": evidence.verdict(cell)}

@@ -11,6 +11,7 @@ error); their draws are NumPy's, for there are hundreds.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -33,22 +34,28 @@ class Measure:
     """What a number is, and how it is had.
 
     label: its name in words. unit: `fraction`, shown in percent, `nats`, `choices` or none.
-    better: `higher`, `lower`, or "" where neither is. bounds: of one question's value, where the
-    measure is a mean over questions. centred: see `interval_of`. calibrated: it stands on the
-    calibration questions too, and the draws resample them.
+    better: `higher`, `lower`, or "" where neither is. beside: the models of a `Model` (`teacher`,
+    `pruned`, `raw`) that the function takes too; it says nothing of one that lacks these. bounds:
+    of one question's value, where the measure is a mean over questions. centred: see
+    `interval_of`. calibrated: it stands on the calibration questions too, and the draws resample
+    them.
     """
 
-    function: Callable[[Model], Value]
+    function: Callable[..., Value]
     label: str
     unit: str
     better: str
+    beside: tuple[str, ...] = ()
     bounds: tuple[float, float] | None = None
     centred: bool = False
     calibrated: bool = False
 
     def __call__(self, model: Model) -> Sample | None:
         """The measure of a model with its draws."""
-        found = self.function(model)
+        others = [getattr(model, name) for name in self.beside]
+        if any(other is None for other in others):
+            return None
+        found = self.function(model, *others)
         return model.mean(found) if isinstance(found, np.ndarray) else found
 
 
@@ -57,10 +64,10 @@ class Measures(Table[Measure]):
 
     def measure(
         self, unit: str = "", better: str = "", **said: Any
-    ) -> Callable[[Callable[[Model], Value]], Callable[[Model], Value]]:
+    ) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
         """Add a function under its own name, with what `Measure` says of it: a decorator."""
 
-        def add(function: Callable[[Model], Value]) -> Callable[[Model], Value]:
+        def add(function: Callable[..., Value]) -> Callable[..., Value]:
             label = (function.__doc__ or function.__name__).splitlines()[0].rstrip(".")
             self[function.__name__] = Measure(function, label, unit, better, **said)
             return function
@@ -114,18 +121,16 @@ def ece_scaled(model: Model) -> Value:
     return _calibration_error(model, model.scaled) if model.scaled else model.missing
 
 
-@MEASURES.measure("fraction", "higher")
-def information(model: Model) -> Value:
+@MEASURES.measure("fraction", "higher", beside=("teacher",))
+def information(model: Model, teacher: Model) -> Value:
     """Information regained, as a share of the teacher's.
 
     What the distribution, once scaled, says of the gold choice: ln(choices) - NLL. A uniform one
     says nothing.
     """
-    if model.teacher is None:
-        return None
-    if model.scaled is None or model.teacher.scaled is None:
+    if model.scaled is None or teacher.scaled is None:
         return model.missing
-    both = model.scaled, model.teacher.scaled
+    both = model.scaled, teacher.scaled
     return model.share(*(model.mean(one.log_choices - one.nll) for one in both))
 
 
@@ -154,54 +159,46 @@ def aurc(model: Model) -> Value:
     return _selective(model, 0)
 
 
-@MEASURES.measure("fraction", "higher", bounds=(0, 1))
-def agreement(model: Model) -> Value:
+@MEASURES.measure("fraction", "higher", beside=("teacher",), bounds=(0, 1))
+def agreement(model: Model, teacher: Model) -> Value:
     """Agreement with the teacher's choice."""
-    if model.teacher is None:
-        return None
-    return np.where(model.test.chosen == model.teacher.test.chosen, 1.0, 0.0)
+    return np.where(model.test.chosen == teacher.test.chosen, 1.0, 0.0)
 
 
-@MEASURES.measure("nats", "lower")
-def kl(model: Model) -> Value:
+@MEASURES.measure("nats", "lower", beside=("teacher",))
+def kl(model: Model, teacher: Model) -> Value:
     """KL from the teacher's distribution."""
-    return model.test.kl_from(model.teacher.test) if model.teacher else None
+    return model.test.kl_from(teacher.test)
 
 
-@MEASURES.measure("nats", "lower")
-def kl_scaled(model: Model) -> Value:
+@MEASURES.measure("nats", "lower", beside=("teacher",))
+def kl_scaled(model: Model, teacher: Model) -> Value:
     """KL from the teacher's distribution, both after temperature scaling."""
-    if model.teacher is None:
-        return None
-    if model.scaled is None or model.teacher.scaled is None:
+    if model.scaled is None or teacher.scaled is None:
         return model.missing
-    return model.scaled.kl_from(model.teacher.scaled)
+    return model.scaled.kl_from(teacher.scaled)
 
 
-@MEASURES.measure("fraction", "higher")
-def accuracy_teacher_right(model: Model) -> Value:
+@MEASURES.measure("fraction", "higher", beside=("teacher",))
+def accuracy_teacher_right(model: Model, teacher: Model) -> Value:
     """Accuracy on questions that the teacher gets right."""
-    return model.ratio(model.test.hits, model.teacher.test.hits) if model.teacher else None
+    return model.ratio(model.test.hits, teacher.test.hits)
 
 
-@MEASURES.measure("fraction", "higher")
-def accuracy_teacher_wrong(model: Model) -> Value:
+@MEASURES.measure("fraction", "higher", beside=("teacher",))
+def accuracy_teacher_wrong(model: Model, teacher: Model) -> Value:
     """Accuracy on questions that the teacher gets wrong."""
-    return model.ratio(model.test.hits, 1 - model.teacher.test.hits) if model.teacher else None
+    return model.ratio(model.test.hits, 1 - teacher.test.hits)
 
 
-@MEASURES.measure("fraction", "higher")
-def recovery(model: Model) -> Value:
+@MEASURES.measure("fraction", "higher", beside=("teacher", "pruned"))
+def recovery(model: Model, teacher: Model, pruned: Model) -> Value:
     """Share of the lost accuracy recovered.
 
     (student - pruned) / (teacher - pruned): 0 where nothing, 1 where all was recovered.
     """
-    if model.pruned is None or model.teacher is None:
-        return None
-    student, pruned, teacher = (
-        model.mean(one.test.hits) for one in (model, model.pruned, model.teacher)
-    )
-    return model.share(student - pruned, teacher - pruned)
+    own, whole, start = (model.mean(one.test.hits) for one in (model, teacher, pruned))
+    return model.share(own - start, whole - start)
 
 
 def _log_loss(model: Model, answers: Answers) -> Sample:
@@ -231,34 +228,29 @@ def _selective(model: Model, part: int) -> Sample:
     return Sample(float(once[0]), drawn)
 
 
-def _conformal(score: uncertainty.Score, alpha: float, part: int) -> Callable[[Model], Value]:
+def _conformal(score: uncertainty.Score, alpha: float, part: int, model: Model) -> Sample:
     """Coverage (part 0) or mean size (1) of conformal sets."""
-
-    def value(model: Model) -> Sample:
-        if not len(model.held):
-            return model.missing
-        once, drawn = (
-            uncertainty.conformal(model.test, model.held, score, alpha, *counts)[part]
-            for counts in ((None, None), (model.draws.questions, model.held_draws))
-        )
-        return Sample(float(once[0]), drawn)
-
-    return value
-
-
-def _on_raw(measure: Measure) -> Measure:
-    return replace(
-        measure,
-        function=lambda model: measure.function(model.raw) if model.raw else None,
-        label=f"{measure.label}, by summed log-probability",
+    if not len(model.held):
+        return model.missing
+    once, drawn = (
+        uncertainty.conformal(model.test, model.held, score, alpha, *counts)[part]
+        for counts in ((None, None), (model.draws.questions, model.held_draws))
     )
+    return Sample(float(once[0]), drawn)
+
+
+def _on_raw(function: Callable[[Model], Value], _: Model, raw: Model) -> Value:
+    return function(raw)
 
 
 for _score, _alpha in product(uncertainty.SCORES, ALPHAS):
     for _part, (_name, _unit, _better) in enumerate(CONFORMAL):
         _key = f"{_score}_{_name.removeprefix('set ')}_{_alpha}"
         _label = f"{_score.upper()} {_name} at alpha = {_alpha}"
-        _function = _conformal(_score, _alpha, _part)
+        _function = partial(_conformal, _score, _alpha, _part)
         MEASURES[_key] = Measure(_function, _label, _unit, _better, calibrated=True)
 for _name in ("accuracy", "nll", "brier", "ece", "nll_scaled", "ece_scaled", "aurc"):
-    MEASURES[f"{_name}_raw"] = _on_raw(MEASURES[_name])
+    _one = MEASURES[_name]
+    _label = f"{_one.label}, by summed log-probability"
+    _raw = partial(_on_raw, _one.function)
+    MEASURES[f"{_name}_raw"] = replace(_one, function=_raw, label=_label, beside=("raw",))

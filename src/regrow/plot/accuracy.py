@@ -29,7 +29,7 @@ def accuracy_figure(curves: Curves, about: Row) -> Figure:
     A column a score, two rows a train size.
 
     Args:
-        curves: of these, `accuracy/METHOD` and `difference` are drawn.
+        curves: of these, `accuracy` and `difference` are drawn.
         about: what they stand on, as `comparison.json` says it.
     """
     found = by_panel(curves, "accuracy", "score", "train_size")

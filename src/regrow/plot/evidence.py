@@ -52,7 +52,7 @@ def evidence_figures(curves: Curves, about: Row) -> dict[str, Figure]:
         curves: the rows of every CSV file.
         about: what they stand on, as `comparison.json` says it.
     """
-    places = curves["measures/distill"]
+    places = curves["measures"]
     sizes, sparsities = values(places, "train_size"), values(places, "sparsity")
     students = f"\nStudents trained on {max(sizes):,} questions."
     note = style.interval_note(about)
@@ -129,7 +129,7 @@ def _train_size(curves: Curves, sizes: list[int], note: str) -> Figure:
 def _reliability(curves: Curves, size: int, about: Row, students: str) -> Figure:
     """Accuracy over confidence in bins of equal mass; a row a pruned model, a column a method."""
     found = by_panel(curves, "reliability", "score", "sparsity", train_size=size)
-    teachers = where(curves["reliability/teacher"], train_size=size)
+    teachers = where(curves["reliability"], method="teacher", train_size=size)
     mass = float(np.mean(column(teachers, "questions")))
     note = (
         f"Bins of equal mass, about {mass:.3g} of {about['questions']:,} test questions each; "

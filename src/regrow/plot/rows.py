@@ -13,7 +13,7 @@ from regrow.plot.style import METHODS, bars, level
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 Curves = Mapping[str, Rows]
-"""Rows by the file's name, such as `accuracy/distill`."""
+"""Rows by the file's name, such as `accuracy`."""
 
 
 def where(rows: Rows, **wanted: object) -> list[Row]:
@@ -27,7 +27,7 @@ def by_panel(
     """Each method's rows of a file that hold what is wanted, by these columns' values."""
     found: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
     for method in METHODS:
-        for row in where(curves[f"{name}/{method}"], **wanted):
+        for row in where(curves[name], method=method, **wanted):
             of_panel = found.setdefault(tuple(row[column] for column in columns), {})
             of_panel.setdefault(method, []).append(row)
     return found

@@ -16,7 +16,7 @@ from regrow.support.files import file_hash
 
 def provenance(source: Source, lock: Json) -> Iterator[Part]:
     """Versions, hashes of all outputs, hashes of the code."""
-    stages = _of_sweep(lock, source.read("params"))
+    stages = of_sweep(lock, source.read("params"))
     yield Fold("Machine and versions of libraries", [_versions(source.folder)])
     yield Fold("Hashes of all outputs", [_outputs(source.folder, stages)])
     yield Fold("Hashes of the code", [_code(stages)])
@@ -26,7 +26,7 @@ def warnings(source: Source) -> list[str]:
     """Sentences on files that do not belong together."""
     params = source.read("params")
     with in_form(source.path("lock")):
-        stages = _of_sweep(source.read("lock"), params)
+        stages = of_sweep(source.read("lock"), params)
         said = [
             f"{out['path']} is not the output that dvc.lock records of the stage {stage}. Run "
             "make repro."
@@ -66,7 +66,7 @@ def is_in_sweep(stage: str, params: Json) -> bool:
     return not (at and axes) or item.removeprefix("finetune-").removeprefix("distill-") in items
 
 
-def _of_sweep(lock: Json, params: Json) -> Json:
+def of_sweep(lock: Json, params: Json) -> Json:
     """The stages of `dvc.lock` that belong to the sweep: DVC leaves those of earlier ones there."""
     return {stage: one for stage, one in lock["stages"].items() if is_in_sweep(stage, params)}
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 
 from regrow.report import words
 from regrow.report.files import Json, Source, read_json
-from regrow.report.images import figure
 from regrow.report.parts import Field, Fold, Part, Table
 from regrow.report.words import CANNOT_SAY, LABELS, NOTHING_REGREW
 
@@ -189,8 +188,9 @@ def elsewhere(source: Source, found: Json) -> Iterator[Part]:
 
 def on_the_device(source: Source, found: Json) -> Iterator[Part]:
     """What `judge` wrote below edge/, with the speeds of each machine that measured."""
-    # The room loads SciPy, which other results do without.
+    # SciPy and matplotlib are loaded, which other tables do without.
     from regrow.device.choice import HEAD, VERDICTS, read_rows, row_fields, verdict_fields
+    from regrow.report.images import figure
 
     machines = sorted((source.folder / "results" / "edge").glob("*.json"))
     for measured in [read_json(machine) for machine in machines] or [{}]:

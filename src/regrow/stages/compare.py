@@ -1,10 +1,9 @@
 """Compare the two losses: accuracy, uncertainty, paired tests and claims, from predictions."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from regrow.compare.claims import claims_json
-from regrow.compare.curves import Row, all_curves
+from regrow.compare.curves import all_curves
 from regrow.compare.evidence import gather
 from regrow.compare.study import read_study
 from regrow.compare.tables import comparison_json, measures_json, paired_json, summary_json
@@ -34,7 +33,7 @@ def main(predictions: Path, summary: Path, metrics: Path, plots: Path) -> None:
         curves["transfer"] = transfer_rows(transfer, params.sweep)
         figures["transfer"] = transfer_figure(curves["transfer"], comparison)
     with replacing(plots) as folder:
-        for name, rows in by_file(curves).items():
+        for name, rows in curves.items():
             write_csv(folder / f"{name}.csv", rows)
         for name, figure in figures.items():
             save(figure, folder / name)
@@ -46,13 +45,3 @@ def main(predictions: Path, summary: Path, metrics: Path, plots: Path) -> None:
         if transfer:
             write_json(folder / "transfer.json", transfer)
     write_json(summary, summary_json(evidence))
-
-
-def by_file(curves: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
-    """The rows of all methods below each other: those of `risk/distill` are in `risk`."""
-    files: dict[str, list[Row]] = {}
-    for name, rows in curves.items():
-        file, _, method = name.partition("/")
-        column: Row = {"method": method} if method else {}
-        files.setdefault(file, []).extend(column | row for row in rows)
-    return files
