@@ -12,7 +12,7 @@ from regrow.compare.curves import all_curves
 from regrow.compare.evidence import gather
 from regrow.compare.tables import comparison_json
 from regrow.plot.accuracy import accuracy_figure, difference_figure
-from regrow.plot.evidence import evidence_figures, transfer_figure
+from regrow.plot.evidence import evidence_figures
 from regrow.plot.rows import Curves
 from regrow.plot.style import save
 from regrow.support.schema import Sweep
@@ -43,11 +43,7 @@ def elsewhere(scores: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def figures_of(sweep: Sweep, test: int = 30) -> dict[str, Figure]:
     curves, about = numbers(sweep, test)
-    return {
-        "accuracy": accuracy_figure(curves, about),
-        "transfer": transfer_figure(elsewhere(tuple(sweep.score)), about),
-        **evidence_figures(curves, about),
-    }
+    return evidence_figures({**curves, "transfer": elsewhere(tuple(sweep.score))}, about)
 
 
 def texts(figure: Figure) -> str:

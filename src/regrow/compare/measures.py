@@ -1,12 +1,9 @@
 """Every measure of a model: one function each, with its unit and which way is better.
 
 A measure takes a `Model` and gives either the values whose mean it is, one a question, or a
-`Sample`, or None for a model that it says nothing of. The first line of its docstring is its name
-in words. `compare` writes whatever stands in `MEASURES`, with these words, and the report prints
-it.
-
-scikit-learn computes the numbers that it has (log loss, Brier score, the bins of the calibration
-error); their draws are NumPy's, for there are hundreds.
+`Sample`. The first line of its docstring is its name in words. `compare` writes whatever stands in
+`MEASURES`, and the report prints it. scikit-learn computes the numbers that it has (log loss, Brier
+score, the bins of the calibration error); their draws are NumPy's, for there are hundreds.
 """
 
 from collections.abc import Callable
@@ -26,7 +23,7 @@ BINS = 15  # of the calibration error, as in Guo et al. 2017, ICML
 ALPHAS = (0.05, 0.1, 0.2)
 CONFORMAL = (("coverage", "fraction", ""), ("set size", "choices", "lower"))
 COVERED = 0.8  # selective accuracy is that of this share of the answers, the most confident ones
-Value = Array | Sample | None
+Value = Array | Sample
 
 
 @dataclass(frozen=True)

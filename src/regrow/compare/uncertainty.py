@@ -1,11 +1,8 @@
 """What a model's distribution over the choices is worth: calibration, ranking, conformal sets.
 
 A confidence belongs to the choice that is made, and questions of equal confidence are taken in
-random order, in expectation.
-
-`counts` says how often each draw of a bootstrap takes each question, shape (draws, questions);
-without it a function gives the figure of the data themselves. All draws of one call have the same
-number of questions.
+random order, in expectation. `counts` says how often each draw of a bootstrap takes each question,
+shape (draws, questions); without it a function gives the figure of the data themselves.
 """
 
 from typing import Literal
@@ -85,8 +82,7 @@ def selective_risk(
     """The area under the risk-coverage curve and its height at `coverage`: two arrays (draws,).
 
     The area (AURC) is the curve's mean over all coverages: Geifman, Uziel and El-Yaniv 2019,
-    "Bias-reduced uncertainty estimation for deep neural classifiers", ICLR. Lower is better; a
-    model without errors has 0. One minus the height is the selective accuracy.
+    "Bias-reduced uncertainty estimation for deep neural classifiers", ICLR.
     """
     rank = max(1, round(coverage * len(confidences))) - 1
 

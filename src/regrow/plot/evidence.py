@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from regrow.plot import style
-from regrow.plot.accuracy import difference_figure
+from regrow.plot.accuracy import accuracy_figure, difference_figure
 from regrow.plot.rows import (
     Curves,
     Row,
@@ -29,6 +29,7 @@ from regrow.plot.rows import (
 from regrow.plot.style import METHODS, PERCENT, STUDENTS
 
 ALPHA = 0.1  # of the conformal sets drawn; the CSV files hold the others too
+SHARED = {"sharex": True, "sharey": True}
 ORDER = ("teacher", "pruned", "finetune", "distill")
 OVER_SIZE = {  # a measure's file, label and the form of its numbers
     "accuracy": ("accuracy", "accuracy, %", PERCENT),
@@ -56,13 +57,18 @@ def evidence_figures(curves: Curves, about: Row) -> dict[str, Figure]:
     sizes, sparsities = values(places, "train_size"), values(places, "sparsity")
     students = f"\nStudents trained on {max(sizes):,} questions."
     note = style.interval_note(about)
-    figures = {"difference": difference_figure(curves, about)}
+    figures = {
+        "accuracy": accuracy_figure(curves, about),
+        "difference": difference_figure(curves, about),
+        "reliability": _reliability(curves, max(sizes), about, students),
+        "risk": _risk(curves, max(sizes), note + students),
+    }
     if len(sizes) > 1:
         figures["train_size"] = _train_size(curves, sizes, note)
-    figures["reliability"] = _reliability(curves, max(sizes), about, students)
-    figures["risk"] = _risk(curves, max(sizes), note + students)
     if len(sparsities) > 1:
         figures["conformal"] = _conformal(curves, max(sizes), note + students)
+    if "transfer" in curves:
+        figures["transfer"] = transfer_figure(curves["transfer"], about)
     return figures
 
 
@@ -137,13 +143,7 @@ def _reliability(curves: Curves, size: int, about: Row, students: str) -> Figure
         "right as often as it says; the mean gap to it, weighted by mass, is the calibration "
         f"error.{students}{' Means over seeds.' if about['seeds'] > 1 else ''}"
     )
-    shape: dict[str, Any] = {
-        "left": 0.85,
-        "top": 0.35,
-        "percent": "xy",
-        "sharex": True,
-        "sharey": True,
-    }
+    shape: dict[str, Any] = {"left": 0.85, "top": 0.35, "percent": "xy", **SHARED}
     figure, grid = style.panels([1.7] * len(ORDER), [1.7] * len(found), note, **shape)
     for axes, (rows, method) in zip(grid.flat, product(found.values(), ORDER), strict=True):
         axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8)
@@ -161,7 +161,7 @@ def _risk(curves: Curves, size: int, note: str) -> Figure:
     """Error among the most confident answers over their share; a row a score."""
     found = by_panel(curves, "risk", "score", "sparsity", train_size=size)
     scores, sparsities = (list(dict.fromkeys(axis)) for axis in zip(*found, strict=True))
-    shape: dict[str, Any] = {"down": 0.5, "percent": "xy", "sharex": True, "sharey": True}
+    shape: dict[str, Any] = {"down": 0.5, "percent": "xy", **SHARED}
     figure, grid = style.panels([2.1] * len(sparsities), [1.9] * len(scores), note, **shape)
     for axes, rows in zip(grid.flat, found.values(), strict=True):
         for method, points in rows.items():

@@ -20,22 +20,18 @@ def main(predictions: Path, summary: Path, metrics: Path, plots: Path) -> None:
     study = read_study(predictions, params.sweep)
 
     # Matplotlib takes a second to load, which whoever lacks predictions need not wait.
-    from regrow.plot.accuracy import accuracy_figure
-    from regrow.plot.evidence import evidence_figures, transfer_figure
+    from regrow.plot.evidence import evidence_figures
     from regrow.plot.style import save
 
     evidence = gather(study, params.sweep, settings)
     comparison, curves = comparison_json(evidence), all_curves(evidence)
-    figures = {"accuracy": accuracy_figure(curves, comparison)}
-    figures |= evidence_figures(curves, comparison)
     transfer = transfer_json(study, params.sweep, settings)
     if transfer:
         curves["transfer"] = transfer_rows(transfer, params.sweep)
-        figures["transfer"] = transfer_figure(curves["transfer"], comparison)
     with replacing(plots) as folder:
         for name, rows in curves.items():
             write_csv(folder / f"{name}.csv", rows)
-        for name, figure in figures.items():
+        for name, figure in evidence_figures(curves, comparison).items():
             save(figure, folder / name)
     with replacing(metrics) as folder:
         write_json(folder / "comparison.json", comparison)
