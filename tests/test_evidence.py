@@ -20,7 +20,7 @@ from regrow.compare.significance import holm
 from regrow.compare.study import METHODS, Study
 from regrow.compare.tables import comparison_json, measures_json, paired_json, summary_json
 from regrow.evaluate.predictions import Predictions
-from regrow.plot.evidence import evidence_figures
+from regrow.plot.figures import figures
 from regrow.plot.style import save
 from regrow.support.schema import Sweep
 from simulated import compare_settings, simulated_study, sweep_of
@@ -155,9 +155,9 @@ def test_what_cannot_be_said_is_null_and_no_crash(tmp_path: Path, case: str, hel
     if not held:
         assert cell["lac_size_0.1"]["distill"] is None
     evidence = gather(study, sweep, SETTINGS)
-    figures = evidence_figures(all_curves(evidence), comparison_json(evidence))
+    drawn = figures(all_curves(evidence), comparison_json(evidence))
     if held == 0:
-        for name, figure in figures.items():
+        for name, figure in drawn.items():
             save(figure, tmp_path / name)
 
 

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from regrow.compare.curves import all_curves
 from regrow.compare.evidence import gather
 from regrow.compare.tables import comparison_json
-from regrow.plot.accuracy import accuracy_figure, difference_figure
-from regrow.plot.evidence import evidence_figures
+from regrow.plot.figures import accuracy_figure, difference_figure, figures
 from regrow.plot.rows import Curves
 from regrow.plot.style import save
 from regrow.support.schema import Sweep
@@ -43,7 +42,7 @@ def elsewhere(scores: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def figures_of(sweep: Sweep, test: int = 30) -> dict[str, Figure]:
     curves, about = numbers(sweep, test)
-    return evidence_figures({**curves, "transfer": elsewhere(tuple(sweep.score))}, about)
+    return figures({**curves, "transfer": elsewhere(tuple(sweep.score))}, about)
 
 
 def texts(figure: Figure) -> str:
@@ -139,6 +138,6 @@ def test_plot_stands_on_support_alone_and_importance_on_the_style_alone() -> Non
         assert rooms <= {"plot", "support"}
     assert (
         imported(ROOT / "src/regrow/plot/style.py")
-        & {f"regrow.plot.{name}" for name in ("accuracy", "evidence", "rows")}
+        & {f"regrow.plot.{name}" for name in ("figures", "rows")}
         == set()
     )

@@ -9,7 +9,7 @@ from regrow.compare.answers import Answers
 from regrow.compare.evidence import gather
 from regrow.compare.study import Study
 from regrow.compare.transfer import transfer_json, transfer_rows
-from regrow.plot.evidence import transfer_figure
+from regrow.plot.figures import transfer_figure
 from regrow.plot.style import save
 from simulated import compare_settings, simulated_study, sweep_of
 

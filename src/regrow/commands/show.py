@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from regrow.report import words
-from regrow.report.words import LABELS, NOTHING_REGREW, estimate, interval, notes
+from regrow.report.words import LABELS, NOTHING_REGREW, interval, notes
 from regrow.support.errors import UserError
 
 HEAD = ("Sparsity", "Retention", "Method", "Accuracy, %", "KL - CE, points")
-CLAIMS = ("The paper's claim", "Estimate here", "Verdict")
 
 
 def main(metrics: Path, plots: Path, markdown: bool = False) -> None:
@@ -28,20 +27,20 @@ def main(metrics: Path, plots: Path, markdown: bool = False) -> None:
     comparison = read(metrics / "comparison.json", "sweep")
     paired = read(metrics / "paired.json", "sweep")["sweep"]
     tables = accuracies(comparison, [name for name, cell in paired.items() if cell["regrew"]])
-    judged = [
-        [claim["claim"], f"{claim['quantity']}: {estimate(claim)}", claim["verdict"], claim["why"]]
-        for claim in read(metrics / "claims.json", "kl_matches_ce").values()
-    ]
+    claims = read(metrics / "claims.json", "kl_matches_ce")
+    judged = [words.claim_fields(claim) for claim in claims.values()]
     if markdown:
         for title, rows in tables.items():
             print(f"{title[0].upper()}{title[1:]}:\n\n{words.markdown(HEAD, rows)}\n")
-        print(words.markdown((*CLAIMS, "Why, and what it would take"), judged))
+        print(words.markdown(words.CLAIMS, judged))
         return
     console = Console(highlight=False)
     for title, rows in tables.items():
         console.print(table(title, HEAD, rows))
     console.print(notes(comparison), style="dim")
-    console.print(table("The paper's claims", CLAIMS, [row[:3] for row in judged], wrap=2))
+    console.print(
+        table("The paper's claims", words.CLAIMS[:3], [row[:3] for row in judged], wrap=2)
+    )
     for path in sorted([*plots.rglob("*.png"), *plots.rglob("*.svg")]):
         console.print(path.as_posix(), soft_wrap=True)
 

@@ -5,10 +5,9 @@ the same questions, so that two runs of two studies are paired as two of one stu
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -21,6 +20,8 @@ from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
 from regrow.support.files import as_json, read_yaml, rounded
 from regrow.support.schema import Compare, Section
+
+S = TypeVar("S", bound=Section)
 
 
 class Arm(Section):
@@ -77,8 +78,7 @@ class Tested(NamedTuple):
 
 def read_controls(path: Path) -> Controls:
     """Read a controls file; every fault is a `UserError` that names the file and the key."""
-    with _faults_of(path):
-        controls = Controls.model_validate(read_yaml(path, "put it right"))
+    controls = _checked(Controls, read_yaml(path, "put it right"), path)
     for name in (name for contrast in controls.contrasts for name in contrast.named):
         if name not in controls.arms:
             known = ", ".join(controls.arms)
@@ -97,8 +97,7 @@ def read_settings(path: Path) -> Compare:
     section = read_yaml(path, "name a folder of results").get("compare")
     given = section if isinstance(section, dict) else {}
     known = {key: value for key, value in given.items() if key in Compare.model_fields}
-    with _faults_of(f"{path}: compare"):
-        return Compare.model_validate(known | {"primary": [], "secondary": []})
+    return _checked(Compare, known | {"primary": [], "secondary": []}, f"{path}: compare")
 
 
 def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[str, Tested]:
@@ -197,12 +196,11 @@ def _of_study(results: Path, controls: Controls, contrast: Contrast) -> dict[str
     return {}
 
 
-@contextmanager
-def _faults_of(section: Path | str) -> Iterator[None]:
-    """Turn what a schema refuses into a `UserError` that names the section and its keys."""
+def _checked(form: type[S], values: Any, place: Path | str) -> S:
+    """The values in this form; faults are a `UserError` that names the place and the keys."""
     try:
-        yield
+        return form.model_validate(values)
     except ValidationError as error:
         faults = [(".".join(map(str, one["loc"])), one["msg"].lower()) for one in error.errors()]
         listed = "; ".join(f"{key}: {fault}" for key, fault in faults)
-        raise UserError(f"{section}: {listed}") from None
+        raise UserError(f"{place}: {listed}") from None

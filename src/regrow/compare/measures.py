@@ -92,10 +92,7 @@ def brier(model: Model) -> Value:
     """Brier score."""
     from sklearn.metrics import brier_score_loss
 
-    test = model.test
-    labels = range(test.logs.shape[1])
-    if len(labels) < 2:
-        return test.brier
+    test, labels = model.test, range(model.test.logs.shape[1])
     estimate = brier_score_loss(test.gold, test.probabilities, labels=labels, scale_by_half=False)
     return replace(model.mean(test.brier), estimate=float(estimate))
 
@@ -202,9 +199,9 @@ def _log_loss(model: Model, answers: Answers) -> Sample:
     """scikit-learn's log loss, where it does not cut off: it takes no probability below epsilon."""
     from sklearn.metrics import log_loss
 
-    labels = range(answers.logs.shape[1])
-    if len(labels) < 2 or answers.nll.max() > -np.log(np.finfo(np.float64).eps):
+    if answers.nll.max() > -np.log(np.finfo(np.float64).eps):
         return model.mean(answers.nll)
+    labels = range(answers.logs.shape[1])
     estimate = log_loss(answers.gold, answers.probabilities, labels=labels)
     return replace(model.mean(answers.nll), estimate=float(estimate))
 

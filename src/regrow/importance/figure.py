@@ -23,10 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 def importance_figure(layers: Sequence[Layer], tokens: int, questions: int) -> Figure:
     """Norms by layer; for each score the activation that goes, and the neurons of one layer.
 
-    Args:
-        layers: at least one, first layer first.
-        tokens: over how many the activations are means.
-        questions: of how many train questions these are.
+    tokens, questions: over how many of these the activations are means.
     """
     scores = list(dict.fromkeys(score for score, _ in layers[0].removed))
     sparsities = sorted({sparsity for _, sparsity in layers[0].removed})

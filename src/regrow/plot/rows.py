@@ -70,5 +70,5 @@ def level_of(axes: Axes, row: Row, y: str, method: str) -> None:
 
 def cell_name(row: Row) -> str:
     """What tells a pruned model from others, in words."""
-    kept = f" ({100 * row['retention']:.0f} % kept)" if "retention" in row else ""
-    return f"{row['score']}, sparsity {row['sparsity']:g}{kept}"
+    kept = f"{100 * row['retention']:.0f} % kept"
+    return f"{row['score']}, sparsity {row['sparsity']:g} ({kept})"

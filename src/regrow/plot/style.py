@@ -93,18 +93,11 @@ def panels(
     percent: str = "",
     **shared: Any,
 ) -> tuple[Figure, Any]:
-    """A grid of panels, a legend's room above them and a note below.
+    """A figure and its axes, [rows, columns], a legend's room above them and a note below.
 
-    Args:
-        widths, heights: of each column and of each row, in inches, as all lengths here.
-        note: what the figure's foot says, in lines.
-        left, right, top: what is left free beside and above the panels.
-        across, down: gaps between them.
-        percent: axes whose numbers are shares and read in percent, as "xy".
-        shared: `sharex` and `sharey`, as `Figure.subplots` takes them.
-
-    Returns:
-        The figure and its axes, [rows, columns].
+    widths, heights: of each column and of each row, in inches, as all lengths here. left, right,
+    top: what is left free beside and above the panels. across, down: gaps between them. percent:
+    axes whose numbers are shares and read in percent, as "xy". shared: `sharex` and `sharey`.
     """
     bottom = 0.55 + 0.165 * len(note.splitlines())
     inner = sum(widths) + across * (len(widths) - 1)

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regrow.report.words import CANNOT_SAY
 from regrow.support.errors import UserError
 from regrow.support.files import read_yaml
 
@@ -39,8 +38,8 @@ class Place(NamedTuple):
     """
 
     fields: tuple[str, str, str, str]
-    regrew: bool
-    named: str
+    regrew: bool = True
+    named: str = "exploratory"
 
 
 class Source:
@@ -67,24 +66,17 @@ class Source:
     def places(self) -> dict[str, Place]:
         """The cells of the comparison by their names."""
         score = self.read("params").get("prune", {}).get("score", "l2")  # once no axis of the sweep
-        with in_form(self.path("paired")):
-            tests = {
-                key: (cell.get("regrew") != [], cell.get("named") or "exploratory")
-                for key, cell in self.read("paired")["sweep"].items()
-            }
+        places = {}
         with in_form(self.path("comparison")):
-            return {
-                key: Place(
-                    (
-                        cell.get("score", score),
-                        f"{cell['sparsity']:g}",
-                        f"{cell['train_size']:,}",
-                        f"{100 * cell['retention']:.1f} %" if "retention" in cell else CANNOT_SAY,
-                    ),
-                    *tests.get(key, (True, "exploratory")),
-                )
-                for key, cell in self.read("comparison")["sweep"].items()
-            }
+            for key, cell in self.read("comparison")["sweep"].items():
+                kept = f"{100 * cell['retention']:.1f} %"
+                size = f"{cell['sparsity']:g}", f"{cell['train_size']:,}", kept
+                places[key] = Place((cell.get("score", score), *size))
+        with in_form(self.path("paired")):
+            for key, cell in self.read("paired")["sweep"].items():
+                said = cell.get("regrew") != [], cell.get("named") or "exploratory"
+                places[key] = Place(places[key].fields, *said)
+        return places
 
 
 def read_json(path: Path) -> Json:

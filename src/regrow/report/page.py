@@ -1,11 +1,8 @@
 """Results as they lie in a folder → one self-contained HTML page.
 
 The page is a function of the files that it is made from: it holds no date, no path outside the
-folder and nothing of the machine that writes it. The modules of this room decide what the page
-says, the template `page.html.j2` how it looks.
-
-A set of results is a folder with `params.yaml`, `dvc.lock`, `metrics/` and `plots/`. The root of
-the repository is one.
+folder and nothing of the machine that writes it. This room decides what it says, `page.html.j2`
+how it looks. A set of results is a folder with `params.yaml`, `dvc.lock`, `metrics/` and `plots/`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,10 +90,7 @@ def read_control_tables(folder: Path) -> list[Table]:
 
 
 def render(results: Sequence[Results], across_sets: Sequence[Table] = ()) -> str:
-    """The page. Everything that comes from files is escaped.
-
-    across_sets: tables that compare the sets, from `read_control_tables`.
-    """
+    """The page, with tables that compare the sets. Everything that comes from files is escaped."""
     environment = Environment(
         loader=PackageLoader("regrow.report", ""),
         autoescape=True,  # by file ending, as is the default of others, `.j2` would not be

@@ -60,17 +60,11 @@ def claims(_: Source, found: Json) -> Iterator[Part]:
     """The paper's claims with estimate, verdict and reason."""
     counts = sorted(Counter(str(claim["verdict"]) for claim in found.values()).items())
     yield f"{', '.join(f'{count} {verdict}' for verdict, count in reversed(counts))}."
-    rows = [
-        [
-            claim["claim"],
-            f"{claim['quantity']}: {words.estimate(claim)}",
-            Field("", verdict=claim["verdict"]),
-            claim["why"],
-        ]
-        for claim in found.values()
+    rows: list[list[str | Field]] = [
+        [says, quantity, Field("", verdict=verdict), why]
+        for says, quantity, verdict, why in map(words.claim_fields, found.values())
     ]
-    head = ["The paper's claim", "Estimate here", "Verdict", "Why, and what it would take"]
-    yield Table("The paper's claims, judged on these results", head, rows, look="stack")
+    yield Table("The paper's claims, judged on these results", words.CLAIMS, rows, look="stack")
 
 
 def accuracy(source: Source, found: Json) -> Iterator[Part]:

@@ -12,6 +12,7 @@ LABELS = {
     "finetune": "cross-entropy",
     "distill": "KL distillation",
 }
+CLAIMS = ("The paper's claim", "Estimate here", "Verdict", "Why, and what it would take")
 DIGITS = {"fraction": 1, "points": 1, "choices": 2}  # after the point; of other units, three
 
 
@@ -39,6 +40,12 @@ def estimate(claim: Json) -> str:
     said = quantity(claim, claim["unit"] if claim["unit"] == "fraction" else "choices", "+")
     unit = "points" if claim["unit"] == "fraction" else claim["unit"]
     return said if said == CANNOT_SAY else f"{said} {unit}"
+
+
+def claim_fields(claim: Json) -> tuple[str, str, str, str]:
+    """A claim under `CLAIMS`."""
+    quantity = f"{claim['quantity']}: {estimate(claim)}"
+    return claim["claim"], quantity, claim["verdict"], claim["why"]
 
 
 def p_value(value: float | None) -> str:

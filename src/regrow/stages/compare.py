@@ -20,7 +20,7 @@ def main(predictions: Path, summary: Path, metrics: Path, plots: Path) -> None:
     study = read_study(predictions, params.sweep)
 
     # Matplotlib takes a second to load, which whoever lacks predictions need not wait.
-    from regrow.plot.evidence import evidence_figures
+    from regrow.plot.figures import figures
     from regrow.plot.style import save
 
     evidence = gather(study, params.sweep, settings)
@@ -31,7 +31,7 @@ def main(predictions: Path, summary: Path, metrics: Path, plots: Path) -> None:
     with replacing(plots) as folder:
         for name, rows in curves.items():
             write_csv(folder / f"{name}.csv", rows)
-        for name, figure in evidence_figures(curves, comparison).items():
+        for name, figure in figures(curves, comparison).items():
             save(figure, folder / name)
     with replacing(metrics) as folder:
         write_json(folder / "comparison.json", comparison)
