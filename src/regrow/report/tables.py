@@ -164,8 +164,7 @@ def elsewhere(source: Source, found: Json) -> Iterator[Part]:
     """Other tasks: a table a measure, a row a set and cell."""
     for measure, (caption, unit) in OTHER_TASKS.items():
         first = next(iter(next(iter(found.values()))["sweep"].values()))[measure]
-        methods = [method for method in LABELS if method in first]
-        gaps = [gap for gap in GAPS if gap in first]
+        methods, gaps = ([one for one in names if one in first] for names in (LABELS, GAPS))
         rows: list[list[str | Field]] = [
             [
                 f"{name} (n = {of_set['questions']:,})",
@@ -233,10 +232,8 @@ def control_tables(found: Json) -> list[Table]:
 
 
 def _pairs(one: Json) -> str:
-    """The arms of a contrast; of a difference of differences, all four."""
     pair = f"{one['arm']} - {one['other']}"
-    less = one.get("less")
-    return f"({pair}) - ({less['arm']} - {less['other']})" if less else pair
+    return f"({pair}) - ({_pairs(one['less'])})" if one.get("less") else pair
 
 
 def difference(value: Json | None, unit: str) -> Field:
