@@ -1,6 +1,6 @@
 """What retraining costs elsewhere: accuracy and distance to the teacher on other tasks' sets."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Array, Interval, mean_interval
+from regrow.compare.bootstrap import Interval, mean_interval
 from regrow.compare.curves import Row
 from regrow.compare.study import LOSSES, METHODS, Cell, Study, cells_of
 from regrow.evaluate.accuracy import chance, mean
@@ -35,12 +35,17 @@ def transfer_json(study: Study, sweep: Sweep, settings: Compare) -> Transfer:
         groups[UNION] = splits
     found: Transfer = {}
     for stream, (name, members) in enumerate(groups.items(), start=FIRST_STREAM):
-        chances = np.concatenate([chance(teacher.of_split(split)) for split in members])
+        chances = chance(teacher.of_split(*members))
+        answers = {
+            run: Answers.of(predictions.of_split(*members), settings.accuracy)
+            for run, predictions in study.items()
+        }
+        interval = partial(mean_interval, settings=settings, stream=stream)
         found[name] = {
             "questions": len(chances),
             "chance": mean(chances),
             "sweep": {
-                str(cell): as_json(_cell(study, members, cell, sweep.seed, settings, stream))
+                str(cell): as_json(_cell(answers, cell, sweep.seed, interval))
                 for cell in cells_of(sweep)
             },
         }
@@ -60,26 +65,17 @@ def transfer_rows(transfer: Transfer, sweep: Sweep) -> list[Row]:
 
 
 def _cell(
-    study: Study,
-    splits: Sequence[str],
+    answers: Mapping[str, Answers],
     cell: Cell,
     seeds: Sequence[int],
-    settings: Compare,
-    stream: int,
+    interval: Callable[..., Interval],
 ) -> dict[str, dict[str, Interval]]:
-    def answers(run: str) -> list[Answers]:
-        return [Answers.of(study[run].of_split(split), settings.accuracy) for split in splits]
-
-    runs = {method: [answers(run) for run in cell.runs(method, seeds)] for method in METHODS}
-    teacher = runs["teacher"][0]
-
-    def values(method: str, value: Callable[[Answers, Answers], Array]) -> Array:
-        """Of each answer, beside the teacher's to the same question: [seeds, questions]."""
-        return np.stack([np.concatenate(list(map(value, run, teacher))) for run in runs[method]])
-
-    hits = {method: values(method, lambda part, _: part.hits) for method in METHODS}
-    distances = {method: values(method, Answers.kl_from) for method in METHODS[1:]}
-    interval = partial(mean_interval, settings=settings, stream=stream)
+    runs = {method: [answers[run] for run in cell.runs(method, seeds)] for method in METHODS}
+    hits = {method: np.stack([one.hits for one in each]) for method, each in runs.items()}
+    distances = {
+        method: np.stack([one.kl_from(answers["teacher"]) for one in runs[method]])
+        for method in METHODS[1:]
+    }
     changes = {f"{loss}_change": hits[loss] - hits["teacher"] for loss in LOSSES}
     gaps = {"difference": hits["distill"] - hits["finetune"], **changes}
     distances["difference"] = distances["distill"] - distances["finetune"]

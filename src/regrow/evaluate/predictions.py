@@ -54,9 +54,9 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def of_split(self, split: str) -> "Predictions":
-        """The questions of one split, in the same order."""
-        rows = [row for row, name in enumerate(self.splits) if name == split]
+    def of_split(self, *splits: str) -> "Predictions":
+        """The questions of one split, or of several, in the same order."""
+        rows = [row for row, name in enumerate(self.splits) if name in splits]
         columns: Any = {name: [getattr(self, name)[row] for row in rows] for name in FIELDS}
         return replace(self, **columns)
 
