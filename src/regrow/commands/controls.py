@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from regrow.compare.controls import controls_json, read_answers, read_controls, read_settings
+from regrow.compare.controls import controls_json, read_controls, read_settings
 from regrow.report.tables import control_tables
 from regrow.report.words import markdown
 from regrow.support.files import write_json
@@ -18,7 +18,7 @@ def main(results: Path, controls: Path, out: Path) -> None:
     """
     asked = read_controls(controls)
     settings = read_settings(results / next(iter(asked.arms.values())).study / "params.yaml")
-    found = controls_json(results, asked, read_answers(results, asked, settings), settings)
+    found = controls_json(results, asked, settings)
     write_json(out, found)
     for table in control_tables(found):
         print(markdown(table.head, table.rows), end="\n\n")

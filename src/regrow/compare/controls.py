@@ -128,15 +128,14 @@ def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[s
     return answers
 
 
-def controls_json(
-    results: Path, controls: Controls, answers: Mapping[str, Tested], settings: Compare
-) -> dict[str, Any]:
+def controls_json(results: Path, controls: Controls, settings: Compare) -> dict[str, Any]:
     """Each arm's accuracy and NLL, and each contrast's paired difference, with intervals.
 
-    `p` is McNemar's exact one (two-sided); null where it cannot be had. A contrast of the two
-    losses at a cell of one study has the `holm_p` and the `verdict` that this study gives it; the
-    others are one family.
+    `p` is McNemar's exact one (two-sided). A contrast of the two losses at a cell of one study has
+    the `holm_p` and the `verdict` that this study gives it; the others are one family. What cannot
+    be had is null.
     """
+    answers = read_answers(results, controls, settings)
     contrasts = [
         _contrast(contrast, answers, settings) | _of_study(results, controls, contrast)
         for contrast in controls.contrasts
