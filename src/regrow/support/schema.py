@@ -1,7 +1,7 @@
 """The schema of `params.yaml`: strict, so that a misspelt key is an error that names the key.
 
 It has no defaults: every key stands in every study, so that the schema can refuse a file and never
-change what one says. That is why no stage depends on it.
+change what one says. That is why no stage depends on it. docs/parameters.md explains every key.
 """
 
 import itertools
@@ -51,11 +51,7 @@ class Model(Section):
 
 
 class Columns(Section):
-    """Which columns of a data set hold what, where it has no known layout.
-
-    `choices` is one column of a list of texts, or one column a choice. `answer` holds the right
-    choice's index, letter or text.
-    """
+    """Which columns of a data set hold what, where it has no known layout."""
 
     id: str | None
     stem: str
@@ -64,11 +60,7 @@ class Columns(Section):
 
 
 class Data(Section):
-    """Where the questions come from, and how many each split holds.
-
-    With `test_source`, `test` questions are drawn from that source. `held_out` more test questions
-    are the end of `source`'s order, whose front gives train and calibration.
-    """
+    """Where the questions come from, and how many each split holds."""
 
     source: str
     sha256: Sha256 | None
@@ -89,15 +81,7 @@ class Prompt(Section):
 
 
 class Compute(Section):
-    """Where, in what precision and by how many processes the models run.
-
-    `dtype` is that of the weights; with `mixed_precision`, products are in that type, while
-    weights, the reduction of gradients and AdamW's states stay in `dtype`. `threads` fixes the
-    bytes on a CPU. `launch` is the command that starts a stage with a model, and `processes` how
-    many it starts; with `shard`, each holds a part of the model (FSDP2), else all of it (DDP).
-    `micro_batch` is how many questions of a batch run at once, and `checkpointing` computes
-    activations a second time instead of keeping them; neither changes what is computed.
-    """
+    """Where, in what precision and by how many processes the models run."""
 
     device: str
     dtype: Literal["float32", "bfloat16", "float16"]
@@ -111,19 +95,13 @@ class Compute(Section):
 
 
 class Resume(Section):
-    """After how many seconds of work a stage saves what it needs to go on after an interruption.
-
-    It changes no result, so no stage depends on it.
-    """
+    """After how many seconds of work a stage saves its state; no stage depends on it."""
 
     interval: Annotated[float, Field(ge=0)]
 
 
 class Training(Section):
-    """One schedule: AdamW, linear warm-up over `warmup` of the steps, then `schedule`.
-
-    With `steps`, a training ends after so many, however many epochs that is.
-    """
+    """One schedule: AdamW, linear warm-up over `warmup` of the steps, then `schedule`."""
 
     batch_size: Count
     epochs: Count
@@ -135,10 +113,7 @@ class Training(Section):
 
 
 class Teacher(Section):
-    """Whether and how the unpruned model is first fine-tuned on the task.
-
-    `train_size` is on how many of the train questions, or null for all of them.
-    """
+    """Whether and how the unpruned model is first fine-tuned on the task."""
 
     finetune: bool
     learning_rate: Rate
@@ -155,14 +130,7 @@ class TeacherLogits(Section):
 
 
 class Prune(Section):
-    """How the neurons of lowest importance (`sweep.score`) go.
-
-    Kept neurons are rounded to a multiple of `multiple_of`: 32 is the block of the formats Q4_0
-    and Q8_0, and a width that is no multiple of it cannot be quantised. With `sequential`, a
-    layer's activations are those of the model whose earlier layers are pruned already. With
-    `steps` above 1 both losses prune gradually: as many neurons go in each step, and the model is
-    retrained in between.
-    """
+    """How the neurons of lowest importance (`sweep.score`) go."""
 
     multiple_of: Count
     seed: Seed
@@ -175,11 +143,7 @@ Rates = dict[Score, Rate | dict[str, Rate]]
 
 
 class Finetune(Section):
-    """Cross-entropy on labelled answers (L2PFT).
-
-    `labels` is the folder below data/ that the answers come from: the gold ones, or the choices of
-    the teacher, which take no label.
-    """
+    """Cross-entropy on labelled answers (L2PFT), gold ones or the teacher's."""
 
     learning_rate: Rates
     positions: Positions
@@ -187,11 +151,7 @@ class Finetune(Section):
 
 
 class Distill(Section):
-    """A divergence from the teacher's recorded distributions (L2PSD).
-
-    `branches`: the divergence is read on the tree of all choices, or on the gold one alone, which
-    takes labels.
-    """
+    """A divergence from the teacher's recorded distributions (L2PSD)."""
 
     learning_rate: Rates
     temperature: Positive
@@ -232,12 +192,7 @@ class Sweep(Section):
 
 
 class Compare(Section):
-    """How predictions become intervals and verdicts.
-
-    `margin` is the loss of accuracy (0.02 is 2 points) up to which one loss is not inferior to the
-    other. `primary` and `secondary` name, before a run, the cells (SCORE-SPARSITY-TRAIN_SIZE)
-    whose contrasts KL - CE are tested as one family; all others are exploratory.
-    """
+    """How predictions become intervals and verdicts."""
 
     accuracy: Literal["raw", "per_character"]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
@@ -268,12 +223,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _train_sizes_fit(self) -> Self:
-        sizes = {
-            "sweep.train_size": max(self.sweep.train_size),
-            "teacher.train_size": self.teacher.train_size,
-        }
-        for key, largest in sizes.items():
-            if largest is not None and largest > self.data.train:
+        sweep, teacher = max(self.sweep.train_size), self.teacher.train_size or 0
+        for key, largest in {"sweep.train_size": sweep, "teacher.train_size": teacher}.items():
+            if largest > self.data.train:
                 raise ValueError(
                     f"{key} asks for {largest} questions but data.train holds only "
                     f"{self.data.train}; lower the one or raise the other"
