@@ -128,10 +128,10 @@ def _tried(
     loss: str,
     rate: str,
 ) -> Result:
-    """What comes of a rate, as it lies in `out`, or else by trying it."""
+    """What a rate gives on the calibration split, as it lies in `out`, or else by trying it."""
     path = out / f"{loss}-{cell}-{params.sweep.seed[0]}-{rate}.json"
     if made := not path.exists():
-        write_json(path, _attempt(params, cell, *task(loss), float(rate)))
+        write_json(path, _try(params, cell, *task(loss), float(rate)))
     numbers = json.loads(path.read_bytes())
     accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
     nll = numbers.get("calibration.gold_nll")
@@ -141,14 +141,8 @@ def _tried(
     return found
 
 
-def _attempt(
-    params: Params, cell: Cell, trees: list[Tree], task: Task, rate: float
-) -> dict[str, Any]:
-    """Retrain a pruned model at one rate and score it on the calibration split only.
-
-    Returns:
-        `summary` of that split, or `diverged` with the reason.
-    """
+def _try(params: Params, cell: Cell, trees: list[Tree], task: Task, rate: float) -> dict[str, Any]:
+    """Retrain a pruned model; return its `summary`, or `diverged` with the reason."""
     compute, pruned, seed = params.compute, Path("models") / cell.pruned, params.sweep.seed[0]
     order = training_order(len(task.trees), cell.train_size, params.training, seed)
     # A try is not worth a state of its own; it starts anew.

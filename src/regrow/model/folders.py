@@ -24,26 +24,26 @@ def check_folder(folder: Path) -> None:
         UserError: it does, or a file of it is no JSON.
     """
     for path in sorted(folder.glob("*.json")):
-        if path.name in ("config.json", "tokenizer_config.json") or ".index." in path.name:
-            try:
-                values = json.loads(path.read_bytes())
-            except (OSError, ValueError, RecursionError) as error:
+        if path.name not in ("config.json", "tokenizer_config.json") and ".index." not in path.name:
+            continue
+        try:
+            values = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            said = f"{path.name} is not JSON ({one_line(error)})"
+            raise UserError(f"{folder} holds no model: {said}") from None
+        for key, name in _files_named(values):
+            if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
                 raise UserError(
-                    f"{folder} holds no model: {path.name} is not JSON ({one_line(error)})"
-                ) from None
-            for key, name in _files_named(values):
-                if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
-                    raise UserError(
-                        f"{path}: {key} is {name!r}, but must be the name of a file in this folder"
-                    )
-                if name.endswith((".bin", ".pt", ".pth", ".pkl")):
-                    raise UserError(f"{path}: {key} is {name!r}, and pickles are never read")
-            for name in _attentions(values):
-                if name not in (None, "eager", "sdpa"):
-                    raise UserError(
-                        f"{path}: attn_implementation is {name!r}, which may be code from the hub; "
-                        "remove it"
-                    )
+                    f"{path}: {key} is {name!r}, but must be the name of a file in this folder"
+                )
+            if name.endswith((".bin", ".pt", ".pth", ".pkl")):
+                raise UserError(f"{path}: {key} is {name!r}, and pickles are never read")
+        for name in _attentions(values):
+            if name not in (None, "eager", "sdpa"):
+                raise UserError(
+                    f"{path}: attn_implementation is {name!r}, which may be code from the hub; "
+                    "remove it"
+                )
 
 
 def _files_named(values: Any) -> Iterator[tuple[str, Any]]:

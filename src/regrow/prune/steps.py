@@ -7,7 +7,7 @@ there are steps between which to prune, and does not where there are none.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from regrow.model.trees import Tree
 from regrow.prune.activations import norms_by_layer
 from regrow.support import ranks
 from regrow.support.errors import UserError
-from regrow.support.files import replacing, write_json
+from regrow.support.files import replacing
 from regrow.support.resume import content
 from regrow.support.schema import Compute
 
@@ -31,21 +31,17 @@ CODE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """How a model is pruned gradually.
+    """How a model is pruned gradually: to so many neurons in each layer, step by step.
 
-    Attributes:
-        score: by which importance.
-        seed: of scores that draw; every step has a stream of its own.
-        sequential: as `prune.sequential`.
-        widths: neurons that stay in each layer, step by step.
-        code: hash of the code that pruned the first step.
+    Every step has a stream of its own for scores that draw. `code` is a hash of the code that
+    pruned the first step.
     """
 
     score: str
     seed: int
     sequential: bool
     widths: list[int]
-    code: str
+    code: str = field(default_factory=lambda: content(CODE))
 
 
 def step_widths(neurons: int, kept: int, steps: int, multiple_of: int) -> list[int]:
@@ -62,13 +58,6 @@ def step_widths(neurons: int, kept: int, steps: int, multiple_of: int) -> list[i
             f"{multiple_of} there are fewer steps; lower it"
         )
     return widths
-
-
-def write_steps(
-    folder: Path, score: str, seed: int, sequential: bool, widths: Sequence[int]
-) -> None:
-    """Write down in a pruned model's folder how it is pruned gradually."""
-    write_json(folder / FILE, asdict(Steps(score, seed, sequential, list(widths), content(CODE))))
 
 
 def read_steps(folder: Path) -> Steps | None:

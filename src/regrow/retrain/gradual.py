@@ -33,8 +33,7 @@ def retrain(
     """The model in `pruned`, retrained.
 
     One that is pruned gradually begins as its first step, and is trained on as many parts of the
-    order as there are steps, pruned on between them. Together the parts are the steps that it
-    would be trained on at once, of the same questions; but each is a training of its own, with
+    order as there are steps, pruned on between them. Each part is a training of its own, with
     warm-up and decay, and with a new AdamW, for the states of the neurons that go would go too.
 
     Args:
@@ -58,7 +57,10 @@ def retrain(
     folder = state.folder / f"step-{done + 1}" if done else pruned / FIRST
     for step, part in enumerate(parts[done:], done + 1):
         if ranks.first():
-            _tidy(state, {PROGRESS, folder.name, f"training-{step}"})
+            kept = {PROGRESS, folder.name, f"training-{step}"}
+            for path in state.folder.iterdir():
+                if path.name not in kept:  # of earlier steps
+                    shutil.rmtree(path)
         training = state.part(f"training-{step}")
         model, tokenizer = open_model(folder, compute, seed)
         given = (task, part, learning_rate, settings, compute, seed, log, training, logged)
@@ -101,10 +103,3 @@ def _done(state: Unfinished) -> tuple[int, Logged]:
         state.discard(folder)
         return 0, []
     return done, [tuple(values) for values in progress["logged"]]
-
-
-def _tidy(state: Unfinished, kept: set[str]) -> None:
-    """Remove what earlier steps left."""
-    for path in state.folder.iterdir():
-        if path.name not in kept:
-            shutil.rmtree(path)

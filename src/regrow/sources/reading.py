@@ -32,9 +32,7 @@ def read_source(path: Path, columns: Columns | None = None, prefix: str = "") ->
     `LAYOUTS`, or those that `columns` names.
 
     A row without an `id`, as PIQA's and Social IQa's are, has the number of its row for one, from
-    1, behind `prefix`. It is the same wherever the file is, in each of the three kinds of file,
-    and it tells apart the rows that Social IQa repeats word for word, as a hash of the text would
-    not.
+    1, behind `prefix`: Social IQa repeats rows word for word.
 
     Raises `UserError` naming file and line (or row, from 1) at the first fault, such as an answer
     that is held back (PIQA's label -1, Social IQa's empty one).

@@ -20,13 +20,10 @@ def split(
 ) -> list[Labelled]:
     """Draw disjoint splits of `source`, one for each of `sizes`, which are by parameter.
 
-    All questions stand in one seeded order. The last split is its end, counted from the end; the
-    others follow each other from its front. So of train, calibration and test, train depends only
-    on its own size and `seed`, and test only on its own size and `seed`; calibration moves with
-    train and not with test; a larger train or test split holds the smaller one, train even as its
-    first questions. (That all three stay put is impossible where they use up the source.) A
-    question's place in the order comes from `seed` and its own id alone: the order of the source
-    does not matter, and questions added to it leave the order of the others as it was.
+    All questions stand in one order, by a hash of `seed` and their ids, so that the order of the
+    source does not matter. The last split is its end, the others follow each other from its front:
+    train and test depend on their own sizes and `seed` alone, calibration moves with train, and a
+    larger train or test split holds the smaller one, train even as its first questions.
 
     Raises `UserError` naming `key` and the sizes' keys when there are too few questions.
     """

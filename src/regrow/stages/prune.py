@@ -1,5 +1,6 @@
 """Remove the least important neurons of the teacher's MLPs."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,10 @@ from regrow.model.setup import read_trees
 from regrow.model.trees import Tree
 from regrow.prune.activations import norms_by_layer
 from regrow.prune.removal import choose_neurons, kept_count, write_pruned
-from regrow.prune.steps import FIRST, step_widths, write_steps
+from regrow.prune.steps import FILE, FIRST, Steps, step_widths
 from regrow.support import ranks
 from regrow.support.errors import UserError
-from regrow.support.files import replacing
+from regrow.support.files import replacing, write_json
 from regrow.support.params import read_params
 
 
@@ -61,7 +62,8 @@ def main(
         if settings.steps > 1:
             write_pruned(teacher, kept[widths[0]], beside / FIRST, compute.dtype)
             tokenizer.save_pretrained(beside / FIRST)
-            write_steps(beside, score, settings.seed, settings.sequential, widths)
+            steps = Steps(score, settings.seed, settings.sequential, widths)
+            write_json(beside / FILE, asdict(steps))
     print(
         f"{out}: {count} of {neurons} neurons a layer stay ({score}); "
         f"{count_mlp_parameters(model) / count_mlp_parameters(dense):.1%} of the MLP parameters, "

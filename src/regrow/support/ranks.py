@@ -50,7 +50,7 @@ def join(compute: Compute) -> None:
     global _store
     if world() != compute.processes:
         raise UserError(
-            f"this stage runs in {counted(world())}, but compute.processes is "
+            f"this stage runs in {world()} process{'es' * (world() > 1)}, but compute.processes is "
             f"{compute.processes}; let compute.launch ({compute.launch}) start as many"
         )
     if world() == 1 or _store is not None:
@@ -64,10 +64,6 @@ def join(compute: Compute) -> None:
     dist.init_process_group(
         backend, store=_store, rank=rank(), world_size=world(), timeout=PATIENCE
     )
-
-
-def counted(processes: int) -> str:
-    return "1 process" if processes == 1 else f"{processes} processes"
 
 
 def local_device(device: str) -> str:
