@@ -36,12 +36,7 @@ def main(page: Path | None = None) -> None:
 
 
 def mermaid(stages: Mapping[str, Mapping[str, Any]], arrows: Sequence[tuple[str, str]]) -> str:
-    """The drawing.
-
-    Args:
-        stages: those of dvc.yaml, by name.
-        arrows: from the stage that writes a file to the one that reads it.
-    """
+    """The drawing of dvc.yaml's `stages`; `arrows` lead from who writes a file to who reads it."""
     import networkx
 
     lines = ["flowchart LR"]

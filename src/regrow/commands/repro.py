@@ -41,11 +41,7 @@ def main(
 
 
 def devices(compute: Compute, jobs: int) -> list[dict[str, str]]:
-    """What each of the jobs finds in its environment: where there are several GPUs, its own.
-
-    Raises:
-        UserError: a stage asks for more GPUs than there are.
-    """
+    """What each of the jobs finds in its environment: where there are several GPUs, its own."""
     if compute.device != "cuda":
         return [{}] * jobs
     import torch

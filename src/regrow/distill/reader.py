@@ -34,10 +34,7 @@ class Targets:
 class Record:
     """A record folder, opened for reading; rows are read from disk as they are asked for.
 
-    `output` gives the teacher's output layer.
-
-    Raises:
-        UserError: the folder holds no record, or one of another teacher than `output` is of.
+    Raises `UserError` where it is no record, or one of another teacher than `output` gives.
     """
 
     def __init__(self, folder: Path, output: Callable[[], OutputLayer]) -> None:
@@ -71,11 +68,7 @@ class Record:
             )
 
     def check(self, ids: Sequence[str], trees: Sequence[Tree]) -> None:
-        """Compare the recorded tokens with those of `trees`.
-
-        Raises:
-            UserError: a question is not in the record, or was tokenised otherwise.
-        """
+        """Compare the recorded tokens with those of `trees`; `UserError` where they are others."""
         for identity, tree in zip(ids, trees, strict=True):
             if identity not in self._places:
                 raise UserError(f"{self._folder} holds no question {identity}; record it again")

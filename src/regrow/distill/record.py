@@ -73,11 +73,7 @@ def as_stored(states: torch.Tensor) -> npt.NDArray[Any]:
 
 
 def hash_of_matrix(linear: Any) -> str:
-    """SHA-256 of an output matrix, from which alone the same states give the same logits.
-
-    Raises:
-        UserError: the layer also adds a bias, which a record does not hold.
-    """
+    """SHA-256 of an output matrix; `UserError` where there is a bias, which no record holds."""
     if linear.bias is not None:
         raise UserError(
             "this model's output layer has a bias, which no record holds; take a model whose "

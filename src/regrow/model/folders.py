@@ -15,13 +15,10 @@ PART = 2**26  # bytes of a tensor in double precision, far below any model's and
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder whose JSON files name others outside it, or code.
+    """Raise `UserError` where a folder's JSON files name others outside it, or code.
 
     `from_pretrained` takes these values for paths as they are; what lies elsewhere on the machine
     is no part of the model.
-
-    Raises:
-        UserError: it does, or a file of it is no JSON.
     """
     for path in sorted(folder.glob("*.json")):
         if path.name not in ("config.json", "tokenizer_config.json") and ".index." not in path.name:
@@ -70,16 +67,11 @@ def _attentions(values: Any) -> Iterator[Any]:
 
 
 def check_size(config: Any, tensors: int, size: int, dtype: str = "float32") -> Any:
-    """Compare what a configuration asks for with the weights there are, in number and in bytes.
+    """The model that a configuration asks for on the device `meta`, without weights.
 
     transformers makes the whole model, and fills with random numbers what the weights lack, before
-    it says so: a few bytes could ask for all of the memory.
-
-    Returns:
-        The model that it asks for on the device `meta`: modules, names and shapes, but no weight.
-
-    Raises:
-        ValueError: a layer would have no tensor, or a parameter less than a bit.
+    it says so: a few bytes could ask for all of the memory. Raises `ValueError` where a layer would
+    have no tensor, or a parameter less than a bit of the weights' `size` in bytes.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -99,11 +91,7 @@ def check_size(config: Any, tensors: int, size: int, dtype: str = "float32") -> 
 
 
 def empty_model(folder: Path, dtype: str) -> Any:
-    """The model in `folder` on the device `meta`: modules, names and shapes, but no weight.
-
-    Raises:
-        UserError: the folder holds no model that transformers can make.
-    """
+    """The model in `folder` on the device `meta`, without weights; `UserError` if it holds none."""
     from transformers import AutoConfig
 
     check_folder(folder)
@@ -139,22 +127,14 @@ def weight_files(folder: Path) -> dict[str, Path]:
 
 
 def read_tensor(folder: Path, name: str, dtype: str) -> Any:
-    """One tensor of a model folder, without reading the others.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """One tensor of a model folder, without the others; `UserError` where it has no such one."""
     import torch
 
     return torch.cat(list(tensor_parts(folder, name, dtype)))
 
 
 def tensor_parts(folder: Path, name: str, dtype: str) -> Iterator[Any]:
-    """The same in parts of its rows, one part in memory at a time, of `PART` bytes at most.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """The same in parts of its rows, of `PART` bytes at most, one part in memory at a time."""
     import torch
     from safetensors import SafetensorError, safe_open
 
@@ -179,10 +159,8 @@ def load_model(folder: Path, dtype: str, device: str, shards: Any = None) -> Any
     """The causal language model in `folder`, in evaluation mode.
 
     `dtype` and `device` are torch's names, as `float32` and `cuda:0`; `shards` is a
-    `DistributedConfig` of transformers, by which each rank reads its part.
-
-    Raises:
-        UserError: the folder holds no model that transformers can load, or lacks weights.
+    `DistributedConfig` of transformers, by which each rank reads its part. Raises `UserError`
+    where transformers can load no model, or weights are lacking.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -218,11 +196,7 @@ def check_missing(loading: Any, source: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in `folder`.
-
-    Raises:
-        UserError: there is none that transformers can load.
-    """
+    """The tokenizer in `folder`; `UserError` where there is none that transformers can load."""
     from transformers import AutoTokenizer
 
     check_folder(folder)

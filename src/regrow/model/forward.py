@@ -52,11 +52,7 @@ def output_layer(model: Any) -> OutputLayer:
 
 
 def read_output_layer(folder: Path, dtype: str, device: str) -> OutputLayer:
-    """That of the model in `folder`, of whose weights only the output matrix is read.
-
-    Raises:
-        UserError: the folder holds no such model, or not this matrix.
-    """
+    """That of the model in `folder`, of which it alone is read; `UserError` if it has none."""
     layer = output_layer(model := empty_model(folder, dtype))
     # Where it is tied to the embedding, the file holds it under that name.
     names = [
@@ -85,12 +81,9 @@ def read_rows(model: Any, batch: Batch, rows: torch.Tensor, read: Read[T]) -> T:
     """`read` of the last hidden states at `rows`, behind the model's last norm.
 
     All of it happens in one call of the model, in which DDP and FSDP2 have what they gather.
-
     `model` may be in DDP's wrapper; `rows` are [n] int64, positions in the flattened batch; `read`
-    takes the states [n, hidden], in the model's dtype, and its output layer.
-
-    Raises:
-        UserError: a tree is longer than the model's sliding window, or of another tokenizer.
+    takes the states [n, hidden], in the model's dtype, and its output layer. Raises `UserError`
+    where a tree is longer than the model's sliding window, or of another tokenizer.
     """
     inner = getattr(model, "module", model)
     if "forward" not in vars(inner):

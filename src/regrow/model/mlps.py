@@ -15,11 +15,7 @@ def find_layers(model: Any) -> list[Any]:
 
 
 def find_mlps(model: Any) -> list[Any]:
-    """The gated MLP of every decoder layer, first layer first.
-
-    Raises:
-        UserError: a layer has no module with `gate_proj`, `up_proj` and `down_proj`.
-    """
+    """The gated MLP of every decoder layer, first layer first; `UserError` where one has none."""
     mlps = []
     for number, layer in enumerate(find_layers(model)):
         found = [

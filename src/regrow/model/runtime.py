@@ -35,10 +35,7 @@ def fix_runtime(compute: Compute, seed: int, keep_memory: bool = True) -> None:
     - seeds: nothing here should draw from global generators, but a model with dropout does.
 
     With `keep_memory`, freed memory is kept for the next step, which is faster and takes more.
-
-    Raises:
-        UserError: bfloat16 products are asked for where there are none, or the processes are not
-            as many as `compute.processes`.
+    Raises `UserError` where bfloat16 products are asked for and there are none.
     """
     mixed = compute.mixed_precision is not None
     if mixed and not has_bfloat16_products(compute.device):

@@ -16,9 +16,6 @@ def open_model(folder: Path, compute: Compute, seed: int) -> tuple[Any, Any]:
     """The model in `folder`, where and as `compute` says, and its tokenizer.
 
     With `compute.shard` it is in FSDP2's hands: each rank reads and holds its part of every matrix.
-
-    Raises:
-        UserError: as `fix_runtime`, `load_model` and `load_tokenizer` do.
     """
     fix_runtime(compute, seed)
     shards: Any = None

@@ -35,8 +35,7 @@ ENCODED = 5000
 class Tree:
     """Token ids of a context and of each branch.
 
-    A tree's nodes are the tokens that the model reads: the context, then each branch without its
-    last token.
+    Its nodes are the tokens that the model reads: the context, then each branch but its last token.
     """
 
     context: tuple[int, ...]

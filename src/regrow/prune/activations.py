@@ -25,10 +25,7 @@ NormsOf = Callable[[int, Sequence[torch.Tensor]], torch.Tensor]
 def sum_activations(
     model: Any, trees: Sequence[Tree], of: Of, batch_tokens: int = BATCH_TOKENS
 ) -> list[torch.Tensor]:
-    """Sum of `of` of each neuron's activations over all nodes of `trees`: [neurons] a layer.
-
-    `of` leads from [nodes, neurons], float64, to the same shape.
-    """
+    """Sum of `of`, from and to [nodes, neurons] float64, over all nodes: [neurons] a layer."""
     return _sums(find_mlps(model), of, _runs(model, trees, batch_tokens))
 
 

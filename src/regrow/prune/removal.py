@@ -23,11 +23,7 @@ from regrow.support.errors import UserError
 
 
 def kept_count(neurons: int, sparsity: float, multiple_of: int) -> int:
-    """How many of `neurons` stay: the nearest multiple of `multiple_of`, at least one of them.
-
-    Raises:
-        UserError: `multiple_of` is larger than the layer.
-    """
+    """How many of `neurons` stay: the nearest multiple of `multiple_of`, at least one of them."""
     if multiple_of > neurons:
         raise UserError(
             f"prune.multiple_of is {multiple_of}, but a layer has only {neurons} neurons; lower it"
@@ -62,13 +58,9 @@ def write_pruned(
 ) -> Any:
     """Write the model in `teacher` with the neurons `kept` alone; no whole tensor is in memory.
 
-    The bytes are those of `save_pretrained`: `config.intermediate_size` follows, so that the
-    folder loads with no code of ours.
-
-    Args:
-        kept: [count] indices, the same count for every layer, first layer first.
-        out: the folder to write into; it gets no tokenizer.
-        shard: how large a file may grow, by default as in transformers.
+    The bytes are those of `save_pretrained`, in files of at most `shard`, without a tokenizer:
+    `config.intermediate_size` follows, so that the folder loads with no code of ours. `kept` are
+    [count] indices, the same count for every layer, first layer first.
 
     Returns:
         The pruned model on the device `meta`, without weights.

@@ -45,11 +45,7 @@ class Steps:
 
 
 def step_widths(neurons: int, kept: int, steps: int, multiple_of: int) -> list[int]:
-    """Neurons that stay after each of `steps` equal steps from `neurons` to `kept`.
-
-    Raises:
-        UserError: there are not as many multiples of `multiple_of` on the way.
-    """
+    """Neurons that stay after each of `steps` equal steps; `UserError` where there are fewer."""
     exact = (neurons - (neurons - kept) * step / steps for step in range(1, steps))
     widths = [*(round(width / multiple_of) * multiple_of for width in exact), kept]
     if steps > 1 and any(before <= after for before, after in pairwise([neurons, *widths])):
@@ -61,11 +57,7 @@ def step_widths(neurons: int, kept: int, steps: int, multiple_of: int) -> list[i
 
 
 def read_steps(folder: Path) -> Steps | None:
-    """How the model of a folder is pruned gradually; None where it is pruned at once.
-
-    Raises:
-        UserError: its first step was pruned by other code.
-    """
+    """How the model of a folder is pruned gradually, else None; `UserError` if by other code."""
     path = folder / FILE
     if not path.exists():
         return None

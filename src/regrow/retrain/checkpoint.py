@@ -30,9 +30,6 @@ def save_checkpoint(
 
     Every rank writes its part, so that as many or more or fewer can go on from it. `model` is not
     in DDP's wrapper; `logged` is loss, gradient norm and learning rate of every step so far.
-
-    Raises:
-        UserError: the system did not let a rank write.
     """
     # Imported where they are used, for they take a second that most trainings need not wait for.
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter

@@ -27,10 +27,5 @@ def finetuning_task(trees: Sequence[Tree], answers: Sequence[int], positions: Po
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum of -log p(target) over rows.
-
-    Args:
-        logits: [rows, vocabulary].
-        targets: [rows] int64 token ids.
-    """
+    """Sum of -log p(target) over rows, of logits [rows, vocabulary] and targets [rows] int64."""
     return F.cross_entropy(widened(logits), targets, reduction="sum")

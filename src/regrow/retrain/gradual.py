@@ -33,17 +33,10 @@ def retrain(
     """The model in `pruned`, retrained.
 
     One that is pruned gradually begins as its first step, and is trained on as many parts of the
-    order as there are steps, pruned on between them. Each part is a training of its own, with
-    warm-up and decay, and with a new AdamW, for the states of the neurons that go would go too.
-
-    Args:
-        pruned: the folder that the stage `prune` wrote.
-        trees: of all train questions, for scores of activations.
-        state: keeps the last checkpoint, and the model that the last whole step ended with.
-
-    Raises:
-        UserError: as `train` and `read_steps` do, or there are fewer steps of training than of
-            pruning.
+    order as there are steps, pruned on between them by activations on `trees`. Each part is a
+    training of its own, with warm-up and decay, and with a new AdamW, for the states of the neurons
+    that go would go too. `state` keeps the last checkpoint, and the model that the last whole step
+    ended with; the other arguments are those of `train`.
     """
     steps = read_steps(pruned)
     if steps is None:
@@ -77,11 +70,7 @@ def retrain(
 
 
 def cut(order: Sequence[int], batch_size: int, parts: int) -> list[Sequence[int]]:
-    """An order in so many parts of equally many batches, or one batch more.
-
-    Raises:
-        UserError: there are fewer batches than parts.
-    """
+    """An order in parts of equally many batches, or one more; `UserError` if they are too few."""
     batches = -(-len(order) // batch_size)
     if batches < parts:
         raise UserError(

@@ -19,9 +19,6 @@ def question_order(questions: int, train_size: int, epochs: int, seed: int) -> l
 
     The first `train_size` of one permutation a seed, so that the smaller of two train sizes is a
     subset of the larger; every later epoch shuffles them anew.
-
-    Raises:
-        UserError: there are fewer questions than `train_size`.
     """
     if train_size > questions:
         raise UserError(

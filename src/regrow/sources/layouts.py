@@ -66,10 +66,7 @@ def labelled(
     """Read the row at `place`: its question, and the index of the right choice.
 
     `number` is the id of a row that has none; `columns` says which field holds what, where the row
-    is of none of `LAYOUTS`.
-
-    Raises:
-        UserError: a field is lacking or wrong.
+    is of none of `LAYOUTS`. Raises `UserError` where a field is lacking or wrong.
     """
     try:
         if columns is None:

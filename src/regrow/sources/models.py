@@ -18,10 +18,8 @@ PORTABLE = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 def import_model(source: Path, out: Path) -> None:
     """Turn a GGUF file or a folder of safetensors into a model folder at `out`.
 
-    A GGUF file is de-quantised to float32; a folder's weights are copied as they are.
-
-    Raises:
-        UserError: `source` is neither, or a folder without `config.json` or safetensors.
+    A GGUF file is de-quantised to float32; a folder's weights are copied as they are. Raises
+    `UserError` where `source` is neither.
     """
     with replacing(out) as beside:
         if source.is_dir():

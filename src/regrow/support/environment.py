@@ -70,11 +70,7 @@ def differences(here: dict[str, str], there: dict[str, str]) -> list[str]:
 
 
 def read(path: Path) -> dict[str, str]:
-    """Read a description.
-
-    Raises:
-        UserError: there is none at `path`.
-    """
+    """Read a description; `UserError` where there is none."""
     try:
         described: Any = json.loads(path.read_text(encoding="utf-8"))
         if all(isinstance(value, str) for value in described.values()):

@@ -74,8 +74,7 @@ def write_text(path: Path, text: str) -> None:
 def read_yaml(path: Path, advice: str) -> dict[str, Any]:
     """A YAML file's mapping, read by the library that DVC reads and writes params.yaml with.
 
-    Raises:
-        UserError: it cannot be read or holds none; says `advice`, which is what to do.
+    Raises `UserError` where there is none; `advice` is what it says to do.
     """
     from ruamel.yaml import YAML
 

@@ -42,11 +42,7 @@ def first() -> bool:
 
 
 def join(compute: Compute) -> None:
-    """Meet the other processes; before any model is loaded.
-
-    Raises:
-        UserError: the processes are not as many as `compute.processes`.
-    """
+    """Meet the other processes, before any model is loaded; `UserError` if they are not as many."""
     global _store
     if world() != compute.processes:
         raise UserError(

@@ -29,11 +29,7 @@ LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
 
 
 class Unfinished:
-    """The state of one output's work.
-
-    Attributes:
-        folder: where the work may keep files; empty when there is nothing to go on from.
-    """
+    """The state of one output's work; its folder is empty when there is nothing to go on from."""
 
     def __init__(self, folder: Path, interval: float) -> None:
         self.folder = folder
@@ -99,11 +95,8 @@ def unfinished(
 ) -> Iterator[Unfinished]:
     """The state of the work that writes `out`; removed when the work is done.
 
-    Args:
-        out: the output, written before the block ends.
-        inputs: files and folders that it is made from; their content counts.
-        settings: parameters that it is made with: numbers, texts, lists of them, or sections.
-        interval: seconds of work after which `Unfinished.due` says that the state is to be saved.
+    Another content of `inputs` or other `settings` (numbers, texts, lists of them, or sections)
+    make another state. After `interval` seconds `Unfinished.due` says that it is to be saved.
     """
     home = STATES / out.as_posix().strip("/").replace("/", "--")
     folder = home / ranks.told(_key(out, inputs, settings) if ranks.first() else "")
