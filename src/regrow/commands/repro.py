@@ -3,11 +3,11 @@
 import itertools
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
+from subprocess import Popen
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +15,8 @@ import typer
 from regrow.support.errors import UserError
 from regrow.support.params import read_params
 from regrow.support.schema import Compute
+
+DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 
 
 def main(
@@ -85,7 +87,7 @@ def run(order: list[str], waiting: dict[str, set[str]], slots: list[dict[str, st
     """Run all that waits, a stage a slot; after a failure nothing new. Return what failed."""
     work = TopologicalSorter(waiting)
     work.prepare()
-    jobs: dict[int, tuple[str, dict[str, str]]] = {}  # by process
+    jobs: dict[int, tuple[str, dict[str, str], Popen[bytes]]] = {}
     ready: list[str] = []
     failed: list[str] = []
     with passing_on(jobs):
@@ -93,23 +95,20 @@ def run(order: list[str], waiting: dict[str, set[str]], slots: list[dict[str, st
             ready = sorted([*ready, *work.get_ready()], key=order.index)
             while ready and slots and not failed:
                 name, slot = ready.pop(0), slots.pop(0)
-                jobs[start(name, slot)] = (name, slot)
+                command = [*DVC, "repro", "--single-item", name]
+                process = Popen(command, env=os.environ | slot, start_new_session=True)
+                # Kept, for of one that is not, `subprocess` itself may take the status.
+                jobs[process.pid] = (name, slot, process)
             if not jobs:
                 break
-            process, status = os.wait()
-            name, slot = jobs.pop(process)
+            pid, status = os.wait()
+            name, slot, _ = jobs.pop(pid)
             slots.append(slot)
             if status:
                 failed.append(name)
             else:
                 work.done(name)
     return failed
-
-
-def start(name: str, slot: dict[str, str]) -> int:
-    """Have DVC run one stage, in a group of processes of its own."""
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
-    return subprocess.Popen(command, env=os.environ | slot, start_new_session=True).pid
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Compare every file of DVC's cache with the hash that is its name."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from regrow.support.errors import UserError
@@ -21,7 +20,8 @@ def main(cache: Path = Path(".dvc/cache"), remove: bool = False) -> None:
     """
     # Not what DVC is still writing, which has another name.
     files = sorted(path for path in cache.glob("files/md5/??/*") if NAME.fullmatch(path.name))
-    found = list(damaged(files))
+    names = {path: path.parent.name + path.name.removesuffix(".dir") for path in files}
+    found = [path for path, name in names.items() if file_hash(path, "md5") != name]
     for path in found:
         print(f"{path} is damaged" + (" and was removed" if remove else ""))
         if remove:
@@ -33,10 +33,3 @@ def main(cache: Path = Path(".dvc/cache"), remove: bool = False) -> None:
             f"--remove, then {again}"
         )
     print(f"{again} now" if found else f"{len(files)} files in {cache}, all as their names say")
-
-
-def damaged(files: list[Path]) -> Iterator[Path]:
-    """Those of `files` whose content has another MD5 than their names say."""
-    for path in files:
-        if file_hash(path, "md5") != path.parent.name + path.name.removesuffix(".dir"):
-            yield path

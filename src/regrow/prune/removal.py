@@ -23,7 +23,7 @@ from regrow.support.errors import UserError
 
 
 def kept_count(neurons: int, sparsity: float, multiple_of: int) -> int:
-    """How many of `neurons` stay: the nearest multiple of `multiple_of`, at least one of them."""
+    """How many of `neurons` stay, a multiple of `multiple_of`; `UserError` where that is more."""
     if multiple_of > neurons:
         raise UserError(
             f"prune.multiple_of is {multiple_of}, but a layer has only {neurons} neurons; lower it"
