@@ -151,8 +151,9 @@ def _distributions(model: Any, trees: Sequence[Tree], layout: Layout) -> Found:
     batch = pack(trees)
     rows = flat_rows(batch, trees, layout.positions)
     states, logits = read_rows(model, batch, rows, lambda states, output: (states, output(states)))
+    logits = logits.float()  # the narrower ones go
     columns: dict[str, npt.NDArray[Any]] = {
         "nodes": batch.input_ids.reshape(-1)[rows].numpy().astype(np.int32),
         "states": as_stored(states.to(model.dtype)),
     }
-    return columns, branch_log_probs(logits.float(), trees, layout.positions)
+    return columns, branch_log_probs(logits, trees, layout.positions)

@@ -19,7 +19,6 @@ T = TypeVar("T")
 ROWS = 64
 
 
-@torch.inference_mode()
 def score_choices(
     model: Any,
     trees: Sequence[Tree],
@@ -38,10 +37,8 @@ def score_choices(
         going_on = f"An interrupted run goes on behind {len(done)} of {len(batches)} batches."
         print(going_on, flush=True)
     for dealt in rounds(len(done), len(batches)):
-        mine = [trees[index] for index in batches[dealt[ranks.rank()]]]
-        batch = pack(mine)
-        logits = row_logits(model, batch, flat_rows(batch, mine, "answer")).float()
-        found = ranks.gathered(branch_log_probs(logits, mine, "answer"))
+        members = batches[dealt[ranks.rank()]]
+        found = ranks.gathered(_score_batch(model, [trees[index] for index in members]))
         done += found[: len(set(dealt))]
         if state and ranks.first() and state.due():
             state.write(done)
@@ -63,6 +60,13 @@ def rounds(start: int, stop: int) -> Iterator[list[int]]:
     for first in range(start, stop, ranks.world()):
         every = range(first, first + ranks.world())
         yield [place if place < stop else first for place in every]
+
+
+@torch.inference_mode()
+def _score_batch(model: Any, trees: Sequence[Tree]) -> list[list[float]]:
+    batch = pack(trees)
+    logits = row_logits(model, batch, flat_rows(batch, trees, "answer")).float()
+    return branch_log_probs(logits, trees, "answer")
 
 
 def branch_log_probs(
