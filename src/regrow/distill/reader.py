@@ -4,9 +4,8 @@ import json
 import math
 import tokenize
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +17,11 @@ from regrow.model.trees import Integers, Positions, Tree
 from regrow.support.errors import UserError
 
 
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """The teacher's distributions at some rows, at one temperature.
+class Targets(NamedTuple):
+    """The teacher's distributions at some rows, at one temperature."""
 
-    Attributes:
-        log_probs: [rows, vocabulary] float32.
-        temperature: what these, and the student's logits, are softened by.
-    """
-
-    log_probs: torch.Tensor
-    temperature: float
+    log_probs: torch.Tensor  # [rows, vocabulary] float32
+    temperature: float  # what these, and the student's logits, are softened by
 
 
 class Record:

@@ -36,23 +36,14 @@ Column = tuple[type[np.generic], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a record holds: `record.json`.
+    """What a record holds: `record.json`."""
 
-    Attributes:
-        positions: `answer` or `all`, see `Tree.rows`.
-        vocabulary: tokens of the teacher.
-        rows: all positions recorded.
-        hidden: numbers a state.
-        dtype: the states', a name of `STATES`.
-        output: the SHA-256 of the teacher's output matrix.
-    """
-
-    positions: Positions
-    vocabulary: int
-    rows: int
-    hidden: int
-    dtype: str
-    output: str
+    positions: Positions  # see `Tree.rows`
+    vocabulary: int  # tokens of the teacher
+    rows: int  # all positions recorded
+    hidden: int  # numbers a state
+    dtype: str  # the states', a name of `STATES`
+    output: str  # the SHA-256 of the teacher's output matrix
 
     def columns(self, questions: int) -> dict[str, Column]:
         """The type and shape of each column of a record of so many questions."""

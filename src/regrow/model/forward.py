@@ -21,15 +21,10 @@ from regrow.support.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class OutputLayer:
-    """What makes logits of last hidden states.
+    """What makes logits of last hidden states."""
 
-    Attributes:
-        linear: the module of the output matrix, [vocabulary, hidden].
-        cap: what Gemma 2 and its kin squash their logits by (`final_logit_softcapping`), or none.
-    """
-
-    linear: Any
-    cap: float | None
+    linear: Any  # the module of the output matrix, [vocabulary, hidden]
+    cap: float | None  # what Gemma 2 and its kin squash logits by (`final_logit_softcapping`)
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """Logits [n, vocabulary] of states [n, hidden], as transformers computes them."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from regrow.tasks.prompts import Format
 from regrow.tasks.prompts import context as context_of
 from regrow.tasks.prompts import continuations as continuations_of
 from regrow.tasks.questions import Question
@@ -80,9 +81,7 @@ class Tree:
         return targets
 
 
-def build_trees(
-    tokenizer: Any, questions: Sequence[Question], prompt_format: Literal["cloze", "letters"]
-) -> list[Tree]:
+def build_trees(tokenizer: Any, questions: Sequence[Question], prompt_format: Format) -> list[Tree]:
     """The tree of every question, all choices in their order.
 
     The context is the longest prefix that the tokens of the context alone and of every
@@ -130,19 +129,12 @@ def _shared_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Packed trees, ready for a model.
+    """Packed trees, ready for a model."""
 
-    Attributes:
-        input_ids: [rows, length] int64.
-        position_ids: [rows, length] int64.
-        attention_mask: [rows, 1, length, length] bool, true where a token sees another.
-        starts: [trees] int64, where in the flattened [rows * length] each tree begins.
-    """
-
-    input_ids: torch.Tensor
-    position_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    starts: Integers
+    input_ids: torch.Tensor  # [rows, length] int64
+    position_ids: torch.Tensor  # [rows, length] int64
+    attention_mask: torch.Tensor  # [rows, 1, length, length] bool, true where a token sees another
+    starts: Integers  # [trees], where in the flattened [rows * length] each tree begins
 
 
 def pack(trees: Sequence[Tree], row_tokens: int = ROW_TOKENS) -> Batch:

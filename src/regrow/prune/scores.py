@@ -21,22 +21,16 @@ from regrow.support.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Neurons:
-    """One layer's neurons, as a score sees them.
-
-    Attributes:
-        count: how many there are.
-        layer: its number, from 0.
-        seed: of scores that draw (`prune.seed`).
-        weight: gives the matrix `gate_proj` or `up_proj`, [neurons, hidden], or `down_proj`,
-            [hidden, neurons], which need not all be in memory at once.
-        norms: gives each neuron's activation norm over the train questions, [neurons] float64; it
-            runs the model when it is first asked, so that scores of weights alone need no run.
-    """
+    """One layer's neurons, as a score sees them."""
 
     count: int
-    layer: int
-    seed: int
+    layer: int  # its number, from 0
+    seed: int  # of scores that draw (`prune.seed`)
+    # Gives the matrix `gate_proj` or `up_proj`, [neurons, hidden], or `down_proj`, [hidden,
+    # neurons], which need not all be in memory at once.
     weight: Callable[[str], torch.Tensor]
+    # Gives each neuron's activation norm over the train questions, [neurons] float64; it runs the
+    # model when it is first asked, so that scores of weights alone need no run.
     norms: Callable[[], torch.Tensor]
 
 

@@ -40,17 +40,12 @@ class DivergedError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a batch of questions is trained on.
+    """What a batch of questions is trained on."""
 
-    Attributes:
-        trees: a tree a question.
-        positions: which nodes of a tree the loss reads, see `Tree.rows`.
-        loss: from the logits [n, vocabulary] of these rows, and the questions' places in the
-            order given, to the loss summed over the rows.
-    """
-
-    trees: Sequence[Tree]
-    positions: Positions
+    trees: Sequence[Tree]  # one a question
+    positions: Positions  # which nodes of a tree the loss reads, see `Tree.rows`
+    # From the logits [n, vocabulary] of these rows, and the questions' places in the order given,
+    # to the loss summed over the rows.
     loss: Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 
     def rows(self, places: Sequence[int]) -> int:
