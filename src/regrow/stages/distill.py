@@ -2,9 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.distill.divergence import distillation_task
 from regrow.distill.reader import Record
@@ -22,18 +19,23 @@ from regrow.tasks.questions import read_labels
 
 
 def main(
-    pruned: Annotated[Path, typer.Option(help="the pruned model's folder")],
-    questions: Annotated[Path, typer.Option(help="train questions")],
-    labels: Annotated[Path, typer.Option(help="their labels, read if distill.branches is gold")],
-    teacher_logits: Annotated[Path, typer.Option(help="the teacher's record")],
-    teacher: Annotated[Path, typer.Option(help="the teacher's folder; a whole record needs it")],
-    score: Annotated[str, typer.Option(help="by which it was pruned; the rate is that of score")],
-    sparsity: Annotated[float, typer.Option(help="and sparsity")],
-    train_size: Annotated[int, typer.Option(help="how many questions to train on")],
-    seed: Annotated[int, typer.Option(help="which of them, and in what order")],
-    out: Annotated[Path, typer.Option(help="the retrained model's folder")],
-    log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
+    pruned: Path,
+    questions: Path,
+    labels: Path,
+    teacher_logits: Path,
+    teacher: Path,
+    score: str,
+    sparsity: float,
+    train_size: int,
+    seed: int,
+    out: Path,
+    log: Path,
 ) -> None:
+    """Write the model in --pruned, retrained on so many --questions, to --out.
+
+    --seed says which questions and in what order, --score and --sparsity at which rate; the loss by
+    step goes to --log. --labels are read where distill.branches is gold.
+    """
     params = read_params()
     compute, settings = params.compute, params.distill
     fix_runtime(compute, seed)

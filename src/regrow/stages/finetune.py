@@ -1,9 +1,6 @@
 """Retrain a pruned model with cross-entropy on labelled answers (L2PFT)."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.model.folders import load_tokenizer, save_model
 from regrow.model.runtime import fix_runtime
@@ -18,16 +15,21 @@ from regrow.tasks.questions import read_labels
 
 
 def main(
-    pruned: Annotated[Path, typer.Option(help="the pruned model's folder")],
-    questions: Annotated[Path, typer.Option(help="train questions")],
-    labels: Annotated[Path, typer.Option(help="their labels")],
-    score: Annotated[str, typer.Option(help="by which it was pruned; the rate is that of score")],
-    sparsity: Annotated[float, typer.Option(help="and sparsity")],
-    train_size: Annotated[int, typer.Option(help="how many of them to train on")],
-    seed: Annotated[int, typer.Option(help="which of them, and in what order")],
-    out: Annotated[Path, typer.Option(help="the retrained model's folder")],
-    log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
+    pruned: Path,
+    questions: Path,
+    labels: Path,
+    score: str,
+    sparsity: float,
+    train_size: int,
+    seed: int,
+    out: Path,
+    log: Path,
 ) -> None:
+    """Write the model in --pruned, retrained on so many --questions and their --labels, to --out.
+
+    --seed says which questions and in what order, --score and --sparsity at which rate; the loss by
+    step goes to --log.
+    """
     params = read_params()
     compute, positions = params.compute, params.finetune.positions
     fix_runtime(compute, seed)

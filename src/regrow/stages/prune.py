@@ -2,9 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from regrow.model.folders import count_parameters, empty_model, load_model, load_tokenizer
 from regrow.model.mlps import count_mlp_parameters, find_mlps
@@ -20,13 +18,11 @@ from regrow.support.files import replacing, write_json
 from regrow.support.params import read_params
 
 
-def main(
-    teacher: Annotated[Path, typer.Option(help="the model to prune")],
-    score: Annotated[str, typer.Option(help="by which importance")],
-    sparsity: Annotated[float, typer.Option(help="fraction of the MLP neurons to remove")],
-    questions: Annotated[Path, typer.Option(help="train questions, for scores of activations")],
-    out: Annotated[Path, typer.Option(help="the pruned model's folder")],
-) -> None:
+def main(teacher: Path, score: str, sparsity: float, questions: Path, out: Path) -> None:
+    """Write the model in --teacher without so large a fraction of its MLP neurons to --out.
+
+    Those of the lowest --score go; scores of activations run the model on --questions.
+    """
     if not 0 < sparsity < 1:
         raise UserError(
             f"--sparsity (sweep.sparsity) is {sparsity}, but must lie between 0 and 1, both "

@@ -2,9 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from regrow.model.folders import save_model
 from regrow.model.setup import open_model, read_trees
@@ -18,13 +15,8 @@ from regrow.support.resume import unfinished
 from regrow.tasks.questions import read_labels
 
 
-def main(
-    base: Annotated[Path, typer.Option(help="the base model's folder")],
-    questions: Annotated[Path, typer.Option(help="train questions")],
-    labels: Annotated[Path, typer.Option(help="their labels")],
-    out: Annotated[Path, typer.Option(help="the teacher's folder")],
-    log: Annotated[Path, typer.Option(help="a folder for the loss by step")],
-) -> None:
+def main(base: Path, questions: Path, labels: Path, out: Path, log: Path) -> None:
+    """Write the model in --base, or what becomes of it, to --out, and the loss by step to --log."""
     params = read_params()
     settings, seed = params.teacher, params.teacher.seed
     if not settings.finetune:
