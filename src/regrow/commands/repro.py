@@ -1,6 +1,5 @@
 """Reproduce the study with stages that do not need each other side by side."""
 
-import itertools
 import os
 import signal
 import sys
@@ -143,8 +142,7 @@ def write_lock_order(before: list[str], order: list[str]) -> None:
 
     with Repo(_wait_for_lock=True) as repo, repo.lock:
         now = list(_locked())
-        wanted = [name for name in dict.fromkeys(itertools.chain(before, order)) if name in now]
-        wanted += [name for name in now if name not in wanted]
+        wanted = [name for name in dict.fromkeys([*before, *order, *now]) if name in now]
         if wanted != now:
             with modify_yaml("dvc.lock") as data:
                 data["stages"] = {name: data["stages"][name] for name in wanted}

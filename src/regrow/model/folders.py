@@ -12,6 +12,8 @@ from regrow.support.errors import UserError, memory_fault, one_line
 from regrow.support.files import replacing
 
 PART = 2**26  # bytes of a tensor in double precision, far below any model's and above any overhead
+ONLY: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+NO_MODEL = "holds no model that transformers can load"
 
 
 def check_folder(folder: Path) -> None:
@@ -95,23 +97,22 @@ def empty_model(folder: Path, dtype: str) -> Any:
     from transformers import AutoConfig
 
     check_folder(folder)
-    with _loading(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with loading(f"{folder} {NO_MODEL}"):
+        config = AutoConfig.from_pretrained(folder, **ONLY)
         files = weight_files(folder)
         size = sum(path.stat().st_size for path in set(files.values()))
         return check_size(config, len(files), size, dtype)
 
 
 @contextmanager
-def _loading(folder: Path) -> Iterator[None]:
+def loading(fault: str) -> Iterator[None]:
+    """Raise `UserError` with `fault` and the reason; transformers raises whatever it trips over."""
     try:
         yield
-    except Exception as error:  # transformers raises whatever it trips over in a configuration
+    except Exception as error:
         if memory_fault(error):
             raise
-        raise UserError(
-            f"{folder} holds no model that transformers can load: {one_line(error)}"
-        ) from error
+        raise UserError(f"{fault}: {one_line(error)}") from error
 
 
 def weight_files(folder: Path) -> dict[str, Path]:
@@ -166,18 +167,16 @@ def load_model(folder: Path, dtype: str, device: str, shards: Any = None) -> Any
     from transformers import AutoModelForCausalLM
 
     empty_model(folder, dtype)
-    with _loading(folder):
+    with loading(f"{folder} {NO_MODEL}"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=getattr(torch, dtype),
-            local_files_only=True,
             use_safetensors=True,
-            trust_remote_code=False,
             output_loading_info=True,
-            **({} if shards is None else {"distributed_config": shards}),
+            **ONLY | ({} if shards is None else {"distributed_config": shards}),
         )
-    model, loading = loaded
-    check_missing(loading, folder)
+    model, found = loaded
+    check_missing(found, folder)
     try:
         return (model.to(device) if shards is None else model).eval()
     except (AssertionError, NotImplementedError, RuntimeError) as error:
@@ -186,9 +185,9 @@ def load_model(folder: Path, dtype: str, device: str, shards: Any = None) -> Any
         ) from error
 
 
-def check_missing(loading: Any, source: Path) -> None:
+def check_missing(found: Any, source: Path) -> None:
     # transformers fills these with random numbers and goes on.
-    if missing := sorted(loading["missing_keys"]):
+    if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise UserError(
             f"the weights in {source} lack {', '.join(missing[:5])}{more}; fetch them again"
@@ -200,17 +199,13 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     check_folder(folder)
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+    with loading(f"{folder} holds no tokenizer"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **ONLY)
         # Some faults show only here, as a `model_max_length` that is a text.
         tokens = tokenizer("a", add_special_tokens=False)["input_ids"]
         if not tokens or tokens[0] not in tokenizer("a")["input_ids"]:
             raise ValueError("it makes no token of the text 'a'")
         return tokenizer
-    except Exception as error:  # as for models; tokenizers raises Exception itself
-        raise UserError(f"{folder} holds no tokenizer: {one_line(error)}") from error
 
 
 def save_model(model: Any, tokenizer: Any, out: Path) -> None:

@@ -14,7 +14,7 @@ from regrow.retrain.checkpoint import Logged
 from regrow.retrain.trainer import Task, train
 from regrow.support import ranks
 from regrow.support.errors import UserError
-from regrow.support.resume import PROGRESS, Unfinished, content
+from regrow.support.resume import Unfinished, content
 from regrow.support.schema import Compute, Training
 
 
@@ -50,9 +50,8 @@ def retrain(
     folder = state.folder / f"step-{done + 1}" if done else pruned / FIRST
     for step, part in enumerate(parts[done:], done + 1):
         if ranks.first():
-            kept = {PROGRESS, folder.name, f"training-{step}"}
-            for path in state.folder.iterdir():
-                if path.name not in kept:  # of earlier steps
+            for path in state.folder.glob("*-*"):  # of earlier steps
+                if path.name not in (folder.name, f"training-{step}"):
                     shutil.rmtree(path)
         training = state.part(f"training-{step}")
         model, tokenizer = open_model(folder, compute, seed)

@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from regrow.model.folders import check_folder, check_missing, check_size
-from regrow.support.errors import UserError, memory_fault, one_line
+from regrow.model.folders import ONLY, check_folder, check_missing, check_size, loading
+from regrow.support.errors import UserError
 from regrow.support.files import replacing, write_json
 
 PRE_TOKENIZER = "tokenizer.ggml.pre"
@@ -64,30 +64,23 @@ def _convert_gguf(source: Path, out: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.integrations.gguf.reader import read_gguf_metadata
 
-    only: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     # Alone in a folder: transformers would read a tokenizer_config.json beside the file as well.
-    with TemporaryDirectory() as folder:
-        try:
-            (Path(folder) / source.name).symlink_to(source.resolve())
-            # This reader stops at the file's end; the one for other architectures would go on.
-            metadata, tensors = read_gguf_metadata(str(source))
-            only["gguf_file"] = source.name
-            config = AutoConfig.from_pretrained(folder, **only)
-            check_size(config, len(tensors), source.stat().st_size)
-            # A tokenizer keeps this option in its configuration, and so in every checkpoint; in a
-            # folder of this machine it changes nothing else.
-            tokenizer = AutoTokenizer.from_pretrained(folder, **only | {"local_files_only": False})
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **only
-            )
-        except Exception as error:  # the reader raises whatever it trips over in a broken file
-            if memory_fault(error):
-                raise
-            raise UserError(
-                f"{source} is no GGUF file that transformers can read: {one_line(error)}"
-            ) from error
-    model, loading = loaded
-    check_missing(loading, source)
+    fault = f"{source} is no GGUF file that transformers can read"
+    with TemporaryDirectory() as folder, loading(fault):
+        (Path(folder) / source.name).symlink_to(source.resolve())
+        # This reader stops at the file's end; the one for other architectures would go on.
+        metadata, tensors = read_gguf_metadata(str(source))
+        only = ONLY | {"gguf_file": source.name}
+        config = AutoConfig.from_pretrained(folder, **only)
+        check_size(config, len(tensors), source.stat().st_size)
+        # A tokenizer keeps this option in its configuration, and so in every checkpoint; in a
+        # folder of this machine it changes nothing else.
+        tokenizer = AutoTokenizer.from_pretrained(folder, **only | {"local_files_only": False})
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **only
+        )
+    model, found = loaded
+    check_missing(found, source)
     # The weights are de-quantised by now, but transformers would refuse to save a model that
     # still says it is quantised.
     model.hf_quantizer = None

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from regrow.support import ranks
-from regrow.support.errors import UserError, file_fault
-from regrow.support.files import file_hash, flush
+from regrow.support.files import file_hash, replacing
 from regrow.support.schema import Compute
 
 STATES = Path(".regrow")
@@ -47,34 +46,21 @@ class Unfinished:
     def read(self) -> Any:
         """The progress that `write` kept, or None, also where it is damaged."""
         path = self.folder / PROGRESS
-        try:
+        if not path.exists():
+            return None
+        with suppress(ValueError, KeyError, TypeError):
             kept = json.loads(path.read_text(encoding="utf-8"))
-            progress = kept["progress"]
-            whole = kept["sha256"] == _sha256(json.dumps(progress))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            whole = False
-        if not whole:
-            self.discard(path)
-            return None
-        return progress
+            if kept["sha256"] == _sha256(json.dumps(kept["progress"])):
+                return kept["progress"]
+        self.discard(path)
+        return None
 
     def write(self, progress: Any) -> None:
         """Keep `progress`, whole or not at all, even if the machine stops."""
-        path = self.folder / PROGRESS
-        beside = path.with_suffix(".partial")
         text = json.dumps(progress)
-        try:
-            beside.write_text(
-                f'{{"sha256": "{_sha256(text)}", "progress": {text}}}', encoding="utf-8"
-            )
-            flush(beside)
-            beside.replace(path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise UserError(file_fault(error, path) or str(error)) from error
-        flush(self.folder)
+        with replacing(self.folder / PROGRESS) as beside:
+            kept = f'{{"sha256": "{_sha256(text)}", "progress": {text}}}'
+            beside.write_text(kept, encoding="utf-8")
         self.saved()
 
     def part(self, name: str) -> "Unfinished":
@@ -114,8 +100,14 @@ def unfinished(
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
-    """A hash of each file (or folder) in `folder`, by name."""
-    return {path.name: content(path) for path in sorted(folder.iterdir())}
+    """A hash of each file (or folder) in `folder` by name, but of compiled code."""
+    parts = sorted(path for path in folder.iterdir() if path.name != "__pycache__")
+    return {path.name: content(path) for path in parts}
+
+
+def content(path: Path) -> str:
+    """A hash of a file, or of the names and hashes of a folder's files."""
+    return _sha256(json.dumps(fingerprints(path))) if path.is_dir() else file_hash(path)
 
 
 def _sha256(text: str) -> str:
@@ -137,15 +129,3 @@ def _key(out: Path, inputs: Sequence[Path], settings: Sequence[object]) -> str:
         "libraries": {name: version(name) for name in LIBRARIES},
     }
     return _sha256(json.dumps(described, sort_keys=True))[:32]
-
-
-def content(path: Path) -> str:
-    """A hash of a file, or of the names and hashes of a folder's files (not of compiled code)."""
-    if path.is_dir():
-        parts = {
-            part.name: content(part)
-            for part in sorted(path.iterdir())
-            if part.name != "__pycache__"
-        }
-        return _sha256(json.dumps(parts))
-    return file_hash(path)
