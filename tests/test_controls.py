@@ -41,9 +41,9 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(monkeypatch, folder: Path) -> str | int:
+def run(monkeypatch, folder: Path, *more: str) -> str | int:
     options = ("--results", ".", "--controls", "controls.yaml", "--out", "controls.json")
-    return regrow(monkeypatch, folder, "controls", *options)
+    return regrow(monkeypatch, folder, "controls", *options, *more)
 
 
 def test_contrasts_are_paired_differences_with_exact_tests(results, monkeypatch, capsys) -> None:
@@ -121,6 +121,19 @@ def test_no_arm_is_one_sentence(results, monkeypatch) -> None:
     (results / "controls.yaml").write_text("arms: {}\ncontrasts: []\n", encoding="utf-8")
     message = run(monkeypatch, results)
     assert "controls.yaml: arms: " in str(message) and "at least 1" in str(message)
+
+
+def test_what_is_not_run_yet_counts_among_the_contrasts(results, monkeypatch) -> None:
+    assert run(monkeypatch, results) == 0
+    whole = json.loads((results / "controls.json").read_text("utf-8"))
+    again = FILE.replace("CE elsewhere", "CE of another day").replace("study: other", "study: none")
+    (results / "controls.yaml").write_text(again, encoding="utf-8")
+    assert run(monkeypatch, results, "--partial") == 0
+    part = json.loads((results / "controls.json").read_text("utf-8"))
+    assert part["contrasts"][0] == whole["contrasts"][0]
+    assert part["contrasts"][1]["verdict"] == "not run"
+    assert part["contrasts"][1]["accuracy"] is part["contrasts"][1]["holm_p"] is None
+    assert list(part["arms"]) == ["KL", "CE"]
 
 
 def test_results_of_another_schema_are_read(results, monkeypatch) -> None:

@@ -8,17 +8,18 @@ from regrow.report.words import markdown
 from regrow.support.files import write_json
 
 
-def main(results: Path, controls: Path, out: Path) -> None:
+def main(results: Path, controls: Path, out: Path, partial: bool = False) -> None:
     """Write every contrast's paired difference, and print them as Markdown tables.
 
     Args:
         results: folder of the studies' results.
         controls: YAML file that names arms and contrasts.
         out: JSON file to write.
+        partial: take a contrast whose studies are not all in --results for one that is not run.
     """
     asked = read_controls(controls)
     settings = read_settings(results / next(iter(asked.arms.values())).study / "params.yaml")
-    found = controls_json(results, asked, settings)
+    found = controls_json(results, asked, settings, partial)
     write_json(out, found)
     for table in control_tables(found):
         print(markdown(table.head, table.rows), end="\n\n")

@@ -5,6 +5,7 @@ the same questions, so that two runs of two studies are paired as two of one stu
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -13,7 +14,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Array, mean_interval
+from regrow.compare.bootstrap import UNKNOWN, Array, mean_interval
 from regrow.compare.significance import holm, paired_test, verdict
 from regrow.compare.study import differing
 from regrow.evaluate.predictions import Predictions, read_predictions
@@ -100,14 +101,14 @@ def read_settings(path: Path) -> Compare:
     return _checked(Compare, known | {"primary": [], "secondary": []}, f"{path}: compare")
 
 
-def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[str, Tested]:
+def read_answers(results: Path, arms: Mapping[str, Arm], settings: Compare) -> dict[str, Tested]:
     """Every arm's answers to the test questions, from `results/STUDY/predictions`.
 
     Raises `UserError` where two runs answered other questions.
     """
     first: Predictions | None = None
     answers = {}
-    for name, arm in controls.arms.items():
+    for name, arm in arms.items():
         folder = results / arm.study / "predictions"
         teacher = read_predictions(folder / "teacher.parquet")
         runs = [read_predictions(folder / f"{run}.parquet").of_split("test") for run in arm.runs]
@@ -116,7 +117,7 @@ def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[s
             if part := differing(run, first):
                 raise UserError(
                     f"{folder / run_name}.parquet answers questions that differ in {part} from "
-                    f"those of {next(iter(controls.arms))}; studies that are compared must have "
+                    f"those of {next(iter(arms))}; studies that are compared must have "
                     "the same data section"
                 )
         each = [Answers.of(run, settings.accuracy) for run in runs]
@@ -128,14 +129,24 @@ def read_answers(results: Path, controls: Controls, settings: Compare) -> dict[s
     return answers
 
 
-def controls_json(results: Path, controls: Controls, settings: Compare) -> dict[str, Any]:
+def controls_json(
+    results: Path, controls: Controls, settings: Compare, partial: bool = False
+) -> dict[str, Any]:
     """Each arm's accuracy and NLL, and each contrast's paired difference, with intervals.
 
     `p` is McNemar's exact one (two-sided). A contrast of the two losses at a cell of one study has
     the `holm_p` and the `verdict` that this study gives it; the others are one family. What cannot
     be had is null.
+
+    With `partial`, studies may be missing: a contrast that needs one is `not run`, and counts in
+    the family of the others, for it was named with them.
     """
-    answers = read_answers(results, controls, settings)
+    there = {
+        name: arm
+        for name, arm in controls.arms.items()
+        if not partial or (results / arm.study).is_dir()
+    }
+    answers = read_answers(results, there, settings)
     contrasts = [
         _contrast(contrast, answers, settings) | _of_study(results, controls, contrast)
         for contrast in controls.contrasts
@@ -143,7 +154,8 @@ def controls_json(results: Path, controls: Controls, settings: Compare) -> dict[
     family = [one for one in contrasts if "holm_p" not in one]
     for one, holm_p in zip(family, holm([one["p"] for one in family]), strict=True):
         clear = bool(holm_p < 1 - settings.confidence)
-        one |= {"holm_p": holm_p, "verdict": verdict(one["accuracy"], settings.margin, clear)}
+        one["holm_p"] = holm_p
+        one.setdefault("verdict", verdict(one["accuracy"], settings.margin, clear))
     return {
         "questions": next(iter(answers.values())).right.shape[1],
         **settings.model_dump(include={"accuracy", "confidence", "margin"}),
@@ -163,6 +175,10 @@ def controls_json(results: Path, controls: Controls, settings: Compare) -> dict[
 def _contrast(
     contrast: Contrast, answers: Mapping[str, Tested], settings: Compare
 ) -> dict[str, Any]:
+    named = contrast.model_dump(exclude_none=True)
+    if not answers.keys() >= set(contrast.named):
+        lacks = {"accuracy": UNKNOWN, "nll": UNKNOWN, "p": math.nan}
+        return {**named, **lacks, "verdict": "not run"}
     arms = [answers[name] for name in contrast.named]
     if len({len(arm.right) for arm in arms}) > 1:
         counts = ", ".join(str(len(arm.right)) for arm in arms)
@@ -176,7 +192,7 @@ def _contrast(
     right, other = (np.sum([arm.right for arm in side], axis=0) for side in (up, down))
     nll, other_nll = (np.sum([arm.nll for arm in side], axis=0) for side in (up, down))
     return {
-        **contrast.model_dump(exclude_none=True),
+        **named,
         "accuracy": mean_interval(right - other, settings, (-len(up), len(up))),
         "nll": mean_interval(nll - other_nll, settings),
         "p": rounded(paired_test(right, other).p),
