@@ -1,6 +1,7 @@
 # make repro            install what is missing, reproduce the study in params.yaml, print its table
 # make repro STUDY=x    put studies/x.yaml in place as params.yaml first
-# make repro JOBS=2     stages that do not need each other side by side, so many at once
+# make repro JOBS=1     one stage after the other; else those that do not need each other side by
+#                       side, two at once on a CPU and one a GPU, or as many as JOBS says
 # make plan STUDY=x     what a study takes: memory, disk, operations, time; DEVICES=4 MEMORY=80 (GiB)
 # make doctor           whether a run on this machine gives the bytes of the results that lie here
 # make report           the results that lie here as one page, report.html; with STUDY=x, made first
@@ -30,7 +31,7 @@ ACTIVATE := PATH="$$PWD/.venv/bin:$$PATH"
 
 repro: study .venv/installed
 	@$(ACTIVATE) python -m regrow check
-	@$(ACTIVATE) python -m $(if $(JOBS),regrow repro --jobs $(JOBS),dvc repro)
+	@$(ACTIVATE) python -m $(if $(filter 1,$(JOBS)),dvc repro,regrow repro $(if $(JOBS),--jobs $(JOBS)))
 	@git diff --quiet HEAD -- dvc.lock 2> /dev/null || test environment.json -nt dvc.lock \
 	  || $(ACTIVATE) python -m regrow doctor --record environment.json
 	@$(ACTIVATE) python -m regrow show --metrics metrics/compare --plots plots/compare

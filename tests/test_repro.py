@@ -107,14 +107,16 @@ def stopped_tree(process: int) -> list[int]:
 
 
 def test_every_job_gets_gpus_of_its_own(monkeypatch):
-    def gpus(named: str, jobs: int, **changes):
+    def gpus(named: str, jobs: int | None, **changes):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
         given = devices(Compute(**PARAMS["compute"] | {"device": "cuda"} | changes), jobs)
         return [found.get("CUDA_VISIBLE_DEVICES") for found in given]
 
     assert gpus("0,1,2,3", 3) == ["0", "1", "2"]
     assert gpus("4,5,6,7", 8, processes=2) == ["4,5", "6,7"]
+    assert gpus("4,5,6,7", None) == ["4", "5", "6", "7"]
     assert gpus("0", 2) == [None, None]
+    assert gpus("0", None) == [None]
     with pytest.raises(UserError, match=r"compute\.processes is 4, but 2 GPUs"):
         gpus("0,1", 1, processes=4)
-    assert devices(Compute(**PARAMS["compute"]), 2) == [{}, {}]
+    assert devices(Compute(**PARAMS["compute"]), None) == [{}, {}]

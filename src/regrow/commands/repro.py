@@ -16,11 +16,12 @@ from regrow.support.params import read_params
 from regrow.support.schema import Compute
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
+ON_CPU = 2
+"""How many stages at once, where nothing is said: 1.79 times as fast as one on two cores."""
+AT_ONCE = "how many stages run at once; by default 2 on a CPU, and as many as the GPUs are for"
 
 
-def main(
-    jobs: Annotated[int, typer.Option(min=1, help="how many stages run at once")] = 2,
-) -> None:
+def main(jobs: Annotated[int | None, typer.Option(min=1, help=AT_ONCE)] = None) -> None:
     """Run what `dvc repro` would, at most so many stages at once, each in a DVC of its own.
 
     Every stage is run by `dvc repro --single-item` and under DVC's own locks, so that a run which
@@ -41,10 +42,10 @@ def main(
     print("Data and pipelines are up to date.")
 
 
-def devices(compute: Compute, jobs: int) -> list[dict[str, str]]:
+def devices(compute: Compute, jobs: int | None) -> list[dict[str, str]]:
     """What each of the jobs finds in its environment: where there are several GPUs, its own."""
     if compute.device != "cuda":
-        return [{}] * jobs
+        return [{}] * (jobs or ON_CPU)
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -56,7 +57,7 @@ def devices(compute: Compute, jobs: int) -> list[dict[str, str]]:
             "machine with more"
         )
     if len(there) == 1:
-        return [{}] * jobs
+        return [{}] * (jobs or 1)
     parts = [there[start : start + each] for start in range(0, len(there) - each + 1, each)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in parts[:jobs]]
 
