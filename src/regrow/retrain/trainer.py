@@ -86,7 +86,7 @@ def train(
     steps = [order[start : start + size] for start in range(0, len(order), size)]
     optimizer = _adamw(model, settings.weight_decay)
     logged = load_checkpoint(model, optimizer, state)
-    write_log = _log(log, [*earlier, *logged]) if ranks.first() else None
+    write_log: Callable[[int, Sequence[float]], None] | None = None
     engine = model
     if ranks.world() > 1 and not compute.shard:
         engine = DistributedDataParallel(model, forward_sync_buffers=False)
@@ -110,9 +110,11 @@ def train(
             group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad()
-        logged.append(values)
-        if write_log:
+        # Begun behind the first step, for DVCLive takes a second to load.
+        if ranks.first():
+            write_log = write_log or _log(log, [*earlier, *logged])
             write_log(len(earlier) + number, values)
+        logged.append(values)
         # The clock of one rank decides: ranks that differ would wait for each other for ever.
         if number < len(steps) and ranks.told(state.due()):
             save_checkpoint(model, optimizer, logged, state)
