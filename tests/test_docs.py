@@ -131,12 +131,18 @@ def in_words(found: Any) -> Iterator[str]:
         yield f"{100 * found:.1f}" if isinstance(found, float) else f"{found / 1e6:.1f}"
 
 
+HALF = [
+    *("results/half", "results/half/*/metrics/compare", "results/half/*/metrics/evaluate/*"),
+    "tuning/half",
+]
+
+
 @pytest.mark.parametrize(
     ("page", "section", "files"),
     [
-        ("results.md", "Half of the parameters", "results/half/primary/metrics/compare"),
-        ("results.md", "The default study", "metrics/compare"),
-        ("edge.md", "What was found", "edge/metrics"),
+        ("results.md", "Half of the parameters", HALF),
+        ("results.md", "The default study", ["metrics/compare"]),
+        ("edge.md", "What was found", ["edge/metrics"]),
     ],
 )
 def test_figures_in_prose_are_those_of_committed_files(page, section, files):
@@ -147,7 +153,26 @@ def test_figures_in_prose_are_those_of_committed_files(page, section, files):
 def test_the_readme_says_what_was_found_at_half():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (said,) = re.findall(r"^\*\*At half of the parameters .*$", readme, re.MULTILINE)
-    check_prose(said, "results/half/primary/metrics/compare", least=5)
+    check_prose(said, ["results/half/primary/metrics/compare"], least=5)
+
+
+def test_the_page_shows_the_contrasts_of_fewer_questions():
+    found = json.loads((ROOT / "results/half/controls.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    questions = {"465": ", 465 questions", "1,860": ", 1,860 questions", "7,441": ""}
+    for number, name in questions.items():
+        (row,) = re.findall(rf"^\| {number} \| (.*) \|$", page, re.MULTILINE)
+        (one,) = (
+            one
+            for one in found["contrasts"]
+            if (one["arm"], one["other"]) == (f"KL{name}", f"CE{name}") and "less" not in one
+        )
+        arms = [percent(found["arms"][f"{loss}{name}"]["accuracy"]) for loss in ("KL", "CE")]
+        said = [*arms, percent(one["accuracy"], "{:+.1f}"), one["verdict"]]
+        cells = row.split(" | ")
+        assert [*cells[:3], cells[4]] == said
+        p = one["holm_p"]
+        assert cells[3] == ("< 0.0001" if p < 1e-4 else f"{p:.3g}")
 
 
 def check_prose(text, files, least=8):
@@ -155,7 +180,7 @@ def check_prose(text, files, least=8):
     shown = re.findall(r"[+-]?\b\d+\.\d\b(?:(?: %| points)? \[[^]]+\](?!\())?", text)
     assert len(shown) >= least
     known = set()
-    for path in (ROOT / files).glob("*.json"):
+    for path in (path for folder in files for path in ROOT.glob(f"{folder}/*.json")):
         known |= set(in_words(json.loads(path.read_text(encoding="utf-8"))))
     assert {re.sub(" %| points", "", one) for one in shown} <= known
 
