@@ -260,3 +260,32 @@ def test_the_coverage_is_that_of_its_file():
     figures = f"{total['lines_percent']} % of the lines and {total['branches_percent']} % of the"
     assert figures in page
     assert total["lines_percent"] >= 95
+
+
+def test_the_page_says_what_stages_side_by_side_took():
+    found = json.loads((ROOT / "benchmarks" / "jobs.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    one, two = (f"{found['seconds'][jobs]:,.0f} s" for jobs in "12")
+    times = f"{found['times_as_fast']:.2f} times as fast"
+    assert f"{one} one stage after the other, {two} two at once, {times}" in page
+    assert found["same_lock"]
+
+
+@pytest.mark.parametrize("study", ["quick", "half"])
+def test_the_tables_of_rates_are_those_of_their_tries(study):
+    page = (ROOT / "tuning" / "README.md").read_text(encoding="utf-8")
+    part = page.partition(f": `{study}`")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split("|") for line in part.splitlines() if line.startswith("| ")]
+    (_, _, *rates), *rows = [[cell.strip() for cell in row] for row in rows]
+    shown = {}
+    for name, loss, *cells in rows:
+        start = f"{ {'CE': 'finetune', 'KL': 'distill'}[loss] }-{name.replace(' ', '-')}"
+        for rate, cell in zip(rates, cells, strict=False):
+            if cell:
+                shown[f"{start}-{rate}"] = cell.replace("*", "").split()[0]
+    tried = {}
+    for path in (ROOT / "tuning" / study).glob("*-*.json"):
+        loss, score, sparsity, _, _, rate = path.stem.split("-", 5)
+        accuracy = json.loads(path.read_bytes())["calibration.accuracy_per_character"]
+        tried[f"{loss}-{score}-{sparsity}-{rate}"] = f"{100 * accuracy:.1f}"
+    assert shown == tried

@@ -17,7 +17,7 @@ from regrow.support.schema import Compute
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 ON_CPU = 2
-"""How many stages at once, where nothing is said: 1.79 times as fast as one on two cores."""
+"""How many stages at once, where nothing is said: faster than one, by benchmarks/jobs.json."""
 AT_ONCE = "how many stages run at once; by default 2 on a CPU, and as many as the GPUs are for"
 
 
