@@ -2,7 +2,7 @@
 
 import builtins
 import json
-import pickle
+import pickle  # to plant one that must not be read
 import shutil
 from collections.abc import Callable
 from functools import cache

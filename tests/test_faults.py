@@ -382,6 +382,7 @@ def interrupted(place: Path, stage: str, saves: int) -> Path:
             if not left[0]:
                 os._exit(9)
 
+        # In a forked child, which ends with it.
         Unfinished.saved = saved  # type: ignore[method-assign]
         small_batches()
 
@@ -394,8 +395,10 @@ def interrupted(place: Path, stage: str, saves: int) -> Path:
 def small_batches() -> None:
     """Many batches, so that there is something to go on from."""
     for function in (scoring.score_choices, writer.record):
-        defaults = [100 if isinstance(value, int) else value for value in function.__defaults__]
-        function.__defaults__ = tuple(defaults)  # type: ignore[attr-defined]
+        defaults = [
+            100 if isinstance(value, int) else value for value in function.__defaults__ or ()
+        ]
+        function.__defaults__ = tuple(defaults)
 
 
 @pytest.fixture(scope="module")

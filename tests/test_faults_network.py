@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,17 +52,17 @@ class HubHalfway(Halfway, Hub):
 class IndexHalfway(Halfway, http.server.SimpleHTTPRequestHandler):
     """A package index: folders of files."""
 
-    def copyfile(self, source: object, outputfile: object) -> None:
-        whole = source.read()  # type: ignore[attr-defined]
-        outputfile.write(self.cut(whole) if self.path.endswith(".whl") else whole)  # type: ignore[attr-defined]
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        whole = source.read()
+        outputfile.write(self.cut(whole) if self.path.endswith(".whl") else whole)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 @contextmanager
-def served(handler: object) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)  # type: ignore[arg-type]
+def served(handler: Any) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -85,21 +86,23 @@ def questions_stage(folder: Path, environment: dict[str, str]) -> tuple[int, str
     return done.returncode, done.stdout
 
 
-def assert_survived(folder: Path, source: str, environment: dict[str, str], halfway: type) -> None:
+def assert_survived(
+    folder: Path, source: str, environment: dict[str, str], halfway: type[Halfway]
+) -> None:
     write_params(folder)
     params = (folder / "params.yaml").read_text("utf-8")
     (folder / "params.yaml").write_text(params.replace("source: file:nothing", f"source: {source}"))
-    halfway.broken = False  # type: ignore[attr-defined]
+    halfway.broken = False
     status, said = questions_stage(folder, environment)
     assert status == 0, said
     earlier = contents(folder)
-    halfway.broken = True  # type: ignore[attr-defined]
+    halfway.broken = True
     status, said = questions_stage(folder, environment)
     assert status == 1, said
     print(sentence(said))
     assert "could not be downloaded (" in sentence(said)
     assert contents(folder) == earlier
-    halfway.broken = False  # type: ignore[attr-defined]
+    halfway.broken = False
     assert questions_stage(folder, environment)[0] == 0
     assert contents(folder) == earlier
 
