@@ -645,9 +645,9 @@ def test_make_runs_a_study_only_where_one_is_named(tmp_path: Path) -> None:
             text=True,
             check=True,
         )
-        orders[study] = re.findall(r"python -m (dvc repro|regrow report.*)", done.stdout)
+        orders[study] = re.findall(r"python -m (regrow rep.*)", done.stdout)
     report = "regrow report --results . --out report.html"
-    assert orders == {"": [report], "smoke": ["dvc repro", report]}
+    assert orders == {"": [report], "smoke": ["regrow repro ", report]}
 
 
 def test_a_wheel_holds_the_template(tmp_path: Path) -> None:
