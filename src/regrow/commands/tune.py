@@ -7,6 +7,7 @@ from dataclasses import asdict
 from decimal import Context, Decimal, InvalidOperation
 from functools import cache, partial
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -38,7 +39,7 @@ EXTENSIONS = 4
 """Steps by which a grid grows at most, on the side where a best rate is at its edge."""
 
 Result = tuple[float, float] | None
-"""Of one try: accuracy as `compare.accuracy` ranks, and gold NLL; None where it diverged."""
+"""Of a rate: accuracy as `compare.accuracy` ranks, and gold NLL; None where a seed diverged."""
 
 
 def main(
@@ -51,7 +52,8 @@ def main(
 ) -> None:
     """Choose the learning rates of each loss, score and sparsity on the calibration split.
 
-    Both losses get the same grid and so as many tries. A try that lies in --out is not run again.
+    Both losses get the same grid and so as many tries, a rate being tried with every seed of
+    sweep.seed and ranked by their means. A try that lies in --out is not run again.
 
     Args:
         out: a folder for a JSON file a try, and rates.csv.
@@ -77,7 +79,7 @@ def main(
     rows = []
     for (cell, loss), tries in tried.items():
         best = _best(tries)
-        run = {**asdict(cell), "seed": sweep.seed[0], "loss": loss}
+        run = {**asdict(cell), "seeds": len(sweep.seed), "loss": loss}
         for rate, result in tries.items():
             accuracy, nll = result or (None, None)
             found = {"learning_rate": rate, "accuracy": accuracy, "gold_nll": nll}
@@ -128,22 +130,30 @@ def _tried(
     loss: str,
     rate: str,
 ) -> Result:
-    """What a rate gives on the calibration split, as it lies in `out`, or else by trying it."""
-    path = out / f"{loss}-{cell}-{params.sweep.seed[0]}-{rate}.json"
-    if made := not path.exists():
-        write_json(path, _try(params, cell, *task(loss), float(rate)))
-    numbers = json.loads(path.read_bytes())
-    accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
-    nll = numbers.get("calibration.gold_nll")
-    found = None if accuracy is None or nll is None else (accuracy, nll)
-    if made:
-        print(f"{path}: {_said(found)}")
-    return found
+    """A rate's means over the seeds on the calibration split, of tries in `out` or made now."""
+    found = []
+    for seed in params.sweep.seed:
+        path = out / f"{loss}-{cell}-{seed}-{rate}.json"
+        if made := not path.exists():
+            write_json(path, _try(params, cell, *task(loss), float(rate), seed))
+        numbers = json.loads(path.read_bytes())
+        accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
+        nll = numbers.get("calibration.gold_nll")
+        result = None if accuracy is None or nll is None else (accuracy, nll)
+        if made:
+            print(f"{path}: {_said(result)}", flush=True)
+        if result is None:
+            return None
+        found.append(result)
+    accuracies, nlls = zip(*found, strict=True)
+    return fmean(accuracies), fmean(nlls)
 
 
-def _try(params: Params, cell: Cell, trees: list[Tree], task: Task, rate: float) -> dict[str, Any]:
+def _try(
+    params: Params, cell: Cell, trees: list[Tree], task: Task, rate: float, seed: int
+) -> dict[str, Any]:
     """Retrain a pruned model; return its `summary`, or `diverged` with the reason."""
-    compute, pruned, seed = params.compute, Path("models") / cell.pruned, params.sweep.seed[0]
+    compute, pruned = params.compute, Path("models") / cell.pruned
     order = training_order(len(task.trees), cell.train_size, params.training, seed)
     # A try is not worth a state of its own; it starts anew.
     with TemporaryDirectory() as scratch:
