@@ -8,8 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from conftest import PARAMS
 from regrow.commands import tune
+from regrow.compare.study import Cell
 from regrow.support.errors import UserError
+from regrow.support.schema import Params
 from tiny_models import regrow
 
 
@@ -47,6 +50,20 @@ def test_of_equal_accuracies_the_lower_nll_wins_and_what_diverged_never_does():
     tries = {"1e-3": (0.4, 1.3), "2e-3": (0.4, 1.2), "4e-3": None}
     assert tune._best(tries) == "2e-3"
     assert tune._best({"4e-3": tries["4e-3"]}) is None
+
+
+def test_a_rate_is_ranked_by_its_mean_over_the_seeds_and_by_none_where_one_diverged(tmp_path):
+    params = Params.model_validate(PARAMS)
+    params = params.model_copy(update={"sweep": params.sweep.model_copy(update={"seed": [3, 4]})})
+    name = f"calibration.accuracy_{params.compare.accuracy}"
+    cell = Cell("l2", 0.5, 8)
+    for seed, (accuracy, nll) in {3: (0.25, 1.0), 4: (0.75, 2.0)}.items():
+        numbers = {name: accuracy, "calibration.gold_nll": nll}
+        for rate in ("1e-3", "2e-3"):
+            (tmp_path / f"distill-{cell}-{seed}-{rate}.json").write_text(json.dumps(numbers))
+    (tmp_path / f"distill-{cell}-4-2e-3.json").write_text('{"diverged": "the loss is nan"}')
+    tries = [tune._tried(params, tmp_path, cell, None, "distill", r) for r in ("1e-3", "2e-3")]
+    assert tries == [(0.5, 1.5), None]
 
 
 @pytest.mark.parametrize("rates", ["1e-3", "1e-3,fast", "0,1e-3", "1e-3,2"])
