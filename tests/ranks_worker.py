@@ -1,4 +1,4 @@
-"""What each rank of `test_ranks` runs: a list of cases, so that processes start once for all."""
+"""What each rank of `test_ranks` runs: a list of cases, so that processes start once for many."""
 
 import json
 import math
