@@ -142,7 +142,7 @@ def test_what_is_not_known_is_one_sentence(tmp_path, monkeypatch):
     shutil.copy(OLMO.with_suffix(".config.json"), tmp_path / "mine.config.json")
     (tmp_path / "mine.lengths.json").write_text('{"_source": "x", "lengths": [[0, [1]]]}')
     said = regrow(monkeypatch, tmp_path, "plan", "--study", "mine.yaml", "--memory", "80")
-    assert "mine.lengths.json holds no lengths" in str(said)
+    assert "mine.lengths.json does not have the form" in str(said)
 
 
 MEASURED = (

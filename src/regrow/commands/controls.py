@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from regrow.compare.controls import controls_json, read_controls, read_settings
+from regrow.report.console import print_tables
 from regrow.report.tables import control_tables
-from regrow.report.words import markdown
 from regrow.support.files import write_json
 
 
@@ -21,5 +21,4 @@ def main(results: Path, controls: Path, out: Path, partial: bool = False) -> Non
     settings = read_settings(results / next(iter(asked.arms.values())).study / "params.yaml")
     found = controls_json(results, asked, settings, partial)
     write_json(out, found)
-    for table in control_tables(found):
-        print(markdown(table.head, table.rows), end="\n\n")
+    print_tables(control_tables(found), markdown=True)

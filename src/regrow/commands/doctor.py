@@ -1,14 +1,10 @@
 """Print what the bytes of a run hang on, and compare it with what the committed results had."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from regrow.report.console import console, print_tables
+from regrow.report.parts import Table
 from regrow.support.environment import (
     HARMLESS,
     bfloat16_instructions,
@@ -17,7 +13,7 @@ from regrow.support.environment import (
     has_bfloat16_products,
     read,
 )
-from regrow.support.files import write_json
+from regrow.support.files import read_json, write_json
 from regrow.support.params import read_params
 
 PORTABILITY = Path("benchmarks/portability.json")
@@ -42,18 +38,20 @@ def main(results: Path = Path("environment.json"), record: Path | None = None) -
         return
     there = read(results)
     differing = differences(here, there)
-    shown = Table("", "here", str(results), "", box=box.SIMPLE_HEAD, pad_edge=False)
+    rows = []
     for name in here | there:
         sign = f"differs{', harmless' * (name in HARMLESS)}" if name in differing else ""
-        shown.add_row(name, here.get(name, "not set"), there.get(name, "not set"), sign)
+        rows.append([name, here.get(name, "not set"), there.get(name, "not set"), sign])
     seeded = ("data", "teacher", "prune", "sweep", "compare")
     seeds = ", ".join(f"{name}.seed {getattr(params, name).seed}" for name in seeded)
-    console = Console(highlight=False)
-    console.print(shown)
-    console.print(FIXED)
-    console.print(f"Seeds, each the start of streams of its own: {seeds}.")
-    console.print(bfloat16(params.compute.device))
-    console.print(verdict(differing, PORTABILITY), style="bold")
+    print_tables([Table("What bytes hang on", ["", "here", str(results), ""], rows, look="words")])
+    for said in (
+        FIXED,
+        f"Seeds, each the start of streams of its own: {seeds}.",
+        bfloat16(params.compute.device),
+        verdict(differing, PORTABILITY),
+    ):
+        console().print(said)
 
 
 def bfloat16(device: str) -> str:
@@ -73,10 +71,10 @@ def verdict(differing: Sequence[str], portability: Path) -> str:
     if not telling:
         return "Equal in all that counts: a run here gives the very bytes of these results."
     said = f"Other bytes are to be expected, for these differ: {', '.join(telling)}. "
-    try:
-        measured: Any = json.loads(portability.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"{said}How much accuracies move is measured by `python -m benchmarks.portability`."
+    advice = "How much accuracies move is measured by `python -m benchmarks.portability`"
+    if not portability.exists():
+        return f"{said}{advice}."
+    measured = read_json(portability, advice)
     largest = measured["largest"]
     return (
         f"{said}By how much, as measured in {portability} with {measured['questions']} test "

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from regrow.device.choice import HEAD, VERDICTS, read_rows, row_fields, verdict_fields
 from regrow.device.measure import describe_machine, machine_name
-from regrow.report import words
+from regrow.report.console import print_tables
 from regrow.report.files import in_form, read_json
+from regrow.report.parts import Table
 
 
 def main(
@@ -24,9 +25,6 @@ def main(
         plots: the folder of the figure.
         markdown: print Markdown tables.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from regrow.device.figure import frontier_figure
     from regrow.plot.style import save
 
@@ -35,10 +33,10 @@ def main(
     speeds = read_json(path) if measured or path.exists() else {}
     with in_form(metrics):
         rows = read_rows(found, speeds, threads)
-        tables = {
-            "Models on the device": (HEAD, [row_fields(row) for row in rows]),
-            "Verdicts": (VERDICTS, [verdict_fields(one) for one in found["verdicts"]]),
-        }
+        tables = [
+            Table("Models on the device", HEAD, [row_fields(row) for row in rows]),
+            Table("Verdicts", VERDICTS, [verdict_fields(one) for one in found["verdicts"]]),
+        ]
         level = f"{100 * found['confidence']:g} %"
         levels = {name: found[name] for name in ("longest_choice", "chance")}
     said = "speeds are not measured here: make measure"
@@ -46,16 +44,7 @@ def main(
         said = f"{threads} thread{'s' * (threads > 1)}, {speeds['machine']['processor']}"
     note = f"Bars: {level} bootstrap intervals over {found['questions']:,} test questions. {said}."
     save(frontier_figure(rows, levels, note), plots / "frontier")
-    for title, (head, lines) in tables.items():
-        if markdown:
-            print(f"\n{words.markdown(head, lines)}")
-            continue
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        for name in head:
-            table.add_column(name, no_wrap=name in ("Model", "One"))
-        for line in lines:
-            table.add_row(*line)
-        Console(highlight=False, width=180).print(table)
+    print_tables(tables, markdown)
     print(note)
     if found["without_teacher"]:
         print(f"No format of the teacher is of the bytes of {', '.join(found['without_teacher'])}.")

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from regrow.plan.fit import GIBI, Machine, advice
 from regrow.plan.loads import Questions, trees_of
 from regrow.plan.study import SPEEDS, Rates, Row, Study, rows
+from regrow.report.console import console, print_tables
+from regrow.report.parts import Table
 from regrow.support.errors import UserError
-from regrow.support.files import write_json
+from regrow.support.files import in_form, read_json, write_json
 from regrow.support.params import PARAMS_FILE, read_params
 from regrow.support.schema import Compute, Params
 
@@ -24,6 +23,8 @@ TERA = 1e12
 # bfloat16 at most (its data sheet, without sparsity), of which trainings reach some 40 %.
 STATED = {"cuda": 400 * TERA, "cpu": 0.04 * TERA}
 START, DISK = 10.0, 0.5e9
+SIZES = ("Device, GiB", "Host, GiB", "Disk, GiB")
+HEAD = ("Stage", "Run", "Runs", *SIZES, "PFLOP", "Time each", "Fits")
 
 
 def main(
@@ -56,14 +57,25 @@ def main(
 
         planned = replace(planned, rates=measured(planned))
     found = rows(planned)
-    notes = _notes(planned, machine, named)
-    console = Console(highlight=False, width=None if os.isatty(1) else 140)
-    shown, said = _table(study, found, params.compute, machine)
-    console.print(shown)
-    for note in [*said, *notes]:
-        console.print(note)
+    stages = [
+        {name: value for name, value in vars(row).items() if name != "peak"}
+        | {"advice": advice(row, params.compute, machine)}
+        for row in found
+    ]
+    total, notes = _total(found), _notes(planned, machine, named)
+    faults = list(dict.fromkeys(row["advice"] for row in stages if row["advice"]))
+    lines = [
+        [*_fields(row), f"no, see {faults.index(row['advice']) + 1}" if row["advice"] else "yes"]
+        for row in stages
+    ]
+    whole = {"stage": "all, one after the other", "what": "", **total}
+    lines.append([*_fields(whole), "no" if faults else "yes"])
+    print_tables([Table(str(study), HEAD, lines)])
+    for note in [*(f"{number}: {fault}." for number, fault in enumerate(faults, 1)), *notes]:
+        console().print(note)
     if out is not None:
-        write_json(out, _as_json(planned, found, machine, notes))
+        known = {"notes": notes, "machine": asdict(machine), "rates": asdict(planned.rates)}
+        write_json(out, {**known, "stages": stages, "total": total})
 
 
 # What is known
@@ -119,14 +131,12 @@ def _questions(params: Params, study: Path) -> Questions:
             f"nothing says how long the questions of {params.data.source} are: run "
             f"`dvc repro fetch questions`, or put a sample of their lengths at {beside}"
         )
-    try:
-        values = json.loads(beside.read_text(encoding="utf-8"))
-        trees = trees_of(values["lengths"])
+    advice = "it must hold `lengths`, as [[context, [choice, …]], …] in tokens, and `_source`"
+    values = read_json(beside, advice)
+    with in_form(beside, advice):
+        trees, source = trees_of(values["lengths"]), values["_source"]
         if not trees or not all(tree.context and all(tree.branches) for tree in trees):
             raise ValueError("a length is 0")
-        source = str(values["_source"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{beside} holds no lengths of questions: {error}") from error
     return Questions(trees, f"{beside}, {len(trees)} questions ({source})")
 
 
@@ -169,33 +179,13 @@ def _notes(study: Study, machine: Machine, named: str) -> list[str]:
     ]
 
 
-def _table(
-    study: Path, found: list[Row], compute: Compute, machine: Machine
-) -> tuple[Table, list[str]]:
-    shown = Table(title=str(study), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    heads = ("Runs", "Device, GiB", "Host, GiB", "Disk, GiB", "PFLOP", "Time each")
-    for head in ("Stage", "Run", *heads, "Fits"):
-        shown.add_column(head, justify="right" if head in heads else "left", no_wrap=True)
-    said: list[str] = []
-    for row in found:
-        fault = advice(row, compute, machine)
-        if fault and fault not in said:
-            said.append(fault)
-        _add(shown, vars(row), f"no, see {said.index(fault) + 1}" if fault else "yes")
-    shown.add_section()
-    total = {"stage": "all, one after the other", "what": "", **_totals(found)}
-    _add(shown, total, "no" if said else "yes")
-    return shown, [f"{number}: {fault}." for number, fault in enumerate(said, 1)]
-
-
-def _add(shown: Table, row: dict[str, Any], fits: str) -> None:
+def _fields(row: dict[str, Any]) -> list[str]:
     sizes = [f"{row[key] / GIBI:.2f}" if row[key] else "" for key in ("device", "host", "disk")]
     flops = f"{row['flops'] / 1e15:.3g}" if row["flops"] else ""
-    cells = (row["stage"], row["what"], str(row["runs"]), *sizes, flops, _time(row["seconds"]))
-    shown.add_row(*cells, fits)
+    return [row["stage"], row["what"], str(row["runs"]), *sizes, flops, _time(row["seconds"])]
 
 
-def _totals(found: list[Row]) -> dict[str, Any]:
+def _total(found: list[Row]) -> dict[str, Any]:
     """Of all runs: the most memory; the sum of operations, time and disk, with one state."""
     return {
         "runs": sum(row.runs for row in found),
@@ -204,20 +194,6 @@ def _totals(found: list[Row]) -> dict[str, Any]:
         "disk": sum(row.disk * row.runs for row in found) + max(row.state for row in found),
         "flops": sum(row.flops * row.runs for row in found),
         "seconds": sum((row.seconds or 0) * row.runs for row in found),
-    }
-
-
-def _as_json(study: Study, found: list[Row], machine: Machine, notes: list[str]) -> dict[str, Any]:
-    return {
-        "notes": notes,
-        "machine": asdict(machine),
-        "rates": asdict(study.rates),
-        "stages": [
-            {name: value for name, value in vars(row).items() if name != "peak"}
-            | {"advice": advice(row, study.compute, machine)}
-            for row in found
-        ],
-        "total": _totals(found),
     }
 
 

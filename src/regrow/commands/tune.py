@@ -1,6 +1,5 @@
 """Choose the learning rates of each loss, score and sparsity on the calibration split."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -11,9 +10,6 @@ from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from regrow.compare.study import LOSSES, Cell
 from regrow.distill.divergence import distillation_task
 from regrow.distill.reader import Record
@@ -23,12 +19,14 @@ from regrow.model.folders import load_tokenizer
 from regrow.model.forward import read_output_layer
 from regrow.model.setup import read_trees
 from regrow.model.trees import Tree
+from regrow.report.console import print_tables
+from regrow.report.parts import Table
 from regrow.retrain.cross_entropy import finetuning_task
 from regrow.retrain.gradual import retrain
 from regrow.retrain.order import training_order
 from regrow.retrain.trainer import DivergedError, Task
 from regrow.support.errors import UserError
-from regrow.support.files import write_csv, write_json
+from regrow.support.files import read_json, write_csv, write_json
 from regrow.support.params import read_params
 from regrow.support.resume import Unfinished
 from regrow.support.schema import Params
@@ -136,7 +134,7 @@ def _tried(
         path = out / f"{loss}-{cell}-{seed}-{rate}.json"
         if made := not path.exists():
             write_json(path, _try(params, cell, *task(loss), float(rate), seed))
-        numbers = json.loads(path.read_bytes())
+        numbers = read_json(path, "remove it, and it is made again")
         accuracy = numbers.get(f"calibration.accuracy_{params.compare.accuracy}")
         nll = numbers.get("calibration.gold_nll")
         result = None if accuracy is None or nll is None else (accuracy, nll)
@@ -203,19 +201,20 @@ def _said(found: Result) -> str:
 
 def _show(tried: Mapping[tuple[Cell, str], Mapping[str, Result]]) -> None:
     """Print the best rate of every cell and loss, and the mappings for `params.yaml`."""
-    table = Table("Cell", "Loss", "Best rate", "Calibration", "In the grid", "All tries")
+    rows = []
     mappings: dict[str, dict[str, list[str]]] = {}
     for (cell, loss), tries in tried.items():
         best, rates = _best(tries), list(tries)
         place = "at its edge" if best in (rates[0], rates[-1], None) else "inside"
         said = {rate: _said(found) for rate, found in tries.items()}
         listed = "\n".join(f"{rate}: {result}" for rate, result in said.items())
-        table.add_row(str(cell), loss, best or "none", said.get(best or "", ""), place, listed)
+        rows.append([str(cell), loss, best or "none", said.get(best or "", ""), place, listed])
         if best:
             number = best if "." in best else best.replace("e", ".0e")
             pairs = mappings.setdefault(loss, {}).setdefault(cell.score, [])
             pairs.append(f'"{cell.sparsity}": {number}')
-    Console().print(table)
+    head = ["Cell", "Loss", "Best rate", "Calibration", "In the grid", "All tries"]
+    print_tables([Table("Rates, ranked on the calibration split", head, rows, look="stack")])
     for loss, by_score in mappings.items():
         print(f"{loss}:\n  learning_rate:")
         for score, pairs in by_score.items():

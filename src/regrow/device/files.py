@@ -4,7 +4,6 @@ A file is one model in one format, as `distill/l2-0.2-600/Q8_0`; with several se
 the files of all, which are of one size.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from regrow.compare.study import LOSSES, Cell, cells_of
 from regrow.compare.uncertainty import conformal_scores, conformal_thresholds, gold_scores
 from regrow.evaluate.predictions import Predictions, read_predictions
 from regrow.support.errors import UserError
+from regrow.support.files import read_json
 from regrow.support.schema import Compare, Sweep
 
 EXACT = "F32"
@@ -81,7 +81,7 @@ def read_files(
             first = first or found[0]
             if any(one.ids != first.ids or one.answers != first.answers for one in found):
                 raise UserError(f"{paths[0]} answers other questions than the other files")
-            record = json.loads((records / there[0] / f"{form}.json").read_text(encoding="utf-8"))
+            record = read_json(records / there[0] / f"{form}.json", "`make edge` makes it")
             tests, held = (
                 [Answers.of(one.of_split(split), settings.accuracy) for one in found]
                 for split in ("test", "calibration")

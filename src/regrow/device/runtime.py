@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regrow.support.errors import UserError
-from regrow.support.files import file_hash, replacing
+from regrow.support.files import file_hash, read_json, replacing
 
 F32 = 0  # ggml_type
 FORMATS = (
@@ -104,12 +104,8 @@ def check_magic(path: Path) -> None:
 def check_recorded(path: Path, record: Path) -> dict[str, Any]:
     """What `record` holds; a `UserError` unless it describes `path`, to the byte."""
     check_magic(path)
-    try:
-        described = dict(json.loads(record.read_text(encoding="utf-8")))
-        wanted = described["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{record} holds no record of a GGUF file; `make edge` makes it") from None
-    if (found := file_hash(path)) != wanted:
+    described = read_json(record, "`make edge` makes it")
+    if (found := file_hash(path)) != (wanted := described.get("sha256")):
         raise UserError(
             f"{path} is not the file that {record} describes (its SHA-256 is {found[:12]}…, not "
             f"{str(wanted)[:12]}…): it is truncated, altered or another model's; make it again"

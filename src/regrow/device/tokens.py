@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 
 from regrow.support.errors import UserError
+from regrow.support.files import read_json
 from regrow.tasks.questions import json_lines, write_lines
 
 GPT2 = ("ByteLevel", True)  # with GPT-2's own pattern
@@ -62,9 +63,7 @@ def read_asked(path: Path) -> list[Asked]:
 def source_pre_tokenizer(base: Path) -> str | None:
     """What the GGUF file that `base` was made from calls its pre-tokenizer, if it was one."""
     path = base / "gguf.json"
-    if not path.exists():
-        return None
-    return str(json.loads(path.read_text(encoding="utf-8"))["tokenizer.ggml.pre"])
+    return read_json(path, "make it again")["tokenizer.ggml.pre"] if path.exists() else None
 
 
 def add_tokenizer(

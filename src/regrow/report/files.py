@@ -4,18 +4,18 @@ Results outlive the schema: what today's stages write and what earlier ones wrot
 and what a set does not hold cannot be said.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import cached_property
+from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from regrow.support.errors import UserError
-from regrow.support.files import read_yaml
+from regrow.support import files
 
 MISSING = "run `make repro` to make it, or name a folder of results that holds it"
 Json = Mapping[str, Any]
+
+read_json = partial(files.read_json, advice=MISSING)
+in_form = partial(files.in_form, advice=MISSING)
 
 FILES = {  # behind today's place, that of earlier versions
     "params": ("params.yaml",),
@@ -58,8 +58,8 @@ class Source:
         """What one of `FILES` holds."""
         if name not in self._found:
             path = self.path(name)
-            read = read_json(path) if path.suffix == ".json" else read_yaml(path, MISSING)
-            self._found[name] = read
+            read = files.read_json if path.suffix == ".json" else files.read_yaml
+            self._found[name] = read(path, MISSING)
         return self._found[name]
 
     @cached_property
@@ -77,28 +77,3 @@ class Source:
                 said = cell.get("regrew") != [], cell.get("named") or "exploratory"
                 places[key] = Place(places[key].fields, *said)
         return places
-
-
-def read_json(path: Path) -> Json:
-    """The object in a JSON file; a `UserError` names a file that is missing or holds none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{path} is missing; {MISSING}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); {MISSING}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; {MISSING}")
-    return value
-
-
-@contextmanager
-def in_form(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in reading a file's values into a `UserError` that names the file."""
-    try:
-        yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} does not have the form that this version reads "
-            f"({type(error).__name__}: {error}); {MISSING}"
-        ) from None

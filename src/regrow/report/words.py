@@ -1,6 +1,6 @@
 """Numbers in words, for the report and for `python -m regrow show`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 Json = Mapping[str, Any]
@@ -65,9 +65,3 @@ def notes(comparison: Json) -> str:
         f"{100 * comparison['longest_choice']:.1f} %. "
         f"[{100 * comparison['confidence']:g} % bootstrap intervals] over {over}."
     )
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

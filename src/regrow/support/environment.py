@@ -5,15 +5,14 @@ matrix product is summed in another order by other vector instructions, threads 
 the last bits differ, and training carries them on.
 """
 
-import json
 import os
 import platform
 import re
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from regrow.support.errors import UserError
+from regrow.support.files import read_json
 from regrow.support.schema import Compute
 
 LIBRARIES = (
@@ -71,16 +70,14 @@ def differences(here: dict[str, str], there: dict[str, str]) -> list[str]:
 
 def read(path: Path) -> dict[str, str]:
     """Read a description; `UserError` where there is none."""
-    try:
-        described: Any = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(value, str) for value in described.values()):
-            return dict(described)
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise UserError(
-        f"{path} says nothing of how the results were made; `make repro` writes it, or "
-        f"`python -m regrow doctor --record {path}` on the machine that made them"
+    advice = (
+        "`make repro` writes how the results were made, or `python -m regrow doctor --record "
+        f"{path}` on the machine that made them"
     )
+    described = read_json(path, advice)
+    if not all(isinstance(value, str) for value in described.values()):
+        raise UserError(f"{path} says more than texts; {advice}")
+    return described
 
 
 def has_bfloat16_products(device: str) -> bool:

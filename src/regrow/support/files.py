@@ -1,4 +1,7 @@
-"""Reading YAML; writing outputs whole or not at all: beside, onto the disk, then renamed."""
+"""Reading YAML and JSON; writing outputs whole or not at all.
+
+They are written beside their place, brought onto the disk, then renamed.
+"""
 
 import csv
 import hashlib
@@ -6,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,16 @@ def read_yaml(path: Path, advice: str) -> dict[str, Any]:
     """
     from ruamel.yaml import YAML
 
+    # In its YAML 1.2, 1e-05 is a number.
+    return _read(path, "YAML", YAML(typ="safe", pure=True).load, advice)
+
+
+def read_json(path: Path, advice: str) -> dict[str, Any]:
+    """A JSON file's object; `UserError` as of `read_yaml`."""
+    return _read(path, "JSON", json.loads, advice)
+
+
+def _read(path: Path, kind: str, parse: Callable[[str], Any], advice: str) -> dict[str, Any]:
     try:
         content = path.read_bytes()
         text = content.decode("utf-8")
@@ -87,15 +100,26 @@ def read_yaml(path: Path, advice: str) -> dict[str, Any]:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line} is not UTF-8 ({error.reason}); {advice}") from None
     try:
-        # In its YAML 1.2, 1e-05 is a number.
-        values = YAML(typ="safe", pure=True).load(text)
+        values = parse(text)
     except Exception as error:
-        # Beside its own YAMLError it lets through whatever its constructors trip over: a
+        # Beside its own YAMLError YAML lets through whatever its constructors trip over: a
         # ValueError at a month 13, an AttributeError at `!!timestamp x`, a RecursionError.
-        raise UserError(f"{path} is not YAML: {one_line(error)}; {advice}") from None
+        raise UserError(f"{path} is not {kind}: {one_line(error)}; {advice}") from None
     if not isinstance(values, dict):
         raise UserError(f"{path} holds no keys with values; {advice}")
     return values
+
+
+@contextmanager
+def in_form(path: Path, advice: str) -> Iterator[None]:
+    """Turn what goes wrong in reading a file's values into a `UserError` that names the file."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(
+            f"{path} does not have the form that this version reads ({said}); {advice}"
+        ) from None
 
 
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
