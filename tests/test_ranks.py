@@ -32,6 +32,7 @@ from regrow.retrain.cross_entropy import finetuning_task
 from regrow.retrain.trainer import train
 from regrow.support import environment as environment_of
 from regrow.support import ranks
+from regrow.support.errors import UserError
 from regrow.support.resume import STATES, Unfinished
 from regrow.support.schema import Compute
 from regrow.tasks.questions import write_labels, write_questions
@@ -73,7 +74,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models and a teacher's record."""
     folder = tmp_path_factory.mktemp("ranks")
     for name, (architecture, tied) in MODELS.items():
-        model = tiny_model(tiny_config(architecture, tie_word_embeddings=tied))
+        # A tied matrix has to be shared evenly by 2, 3 and 4 ranks; the others need not be.
+        rows = len(tiny_tokenizer()) // 12 * 12 + 12 if tied else len(tiny_tokenizer())
+        model = tiny_model(tiny_config(architecture, tie_word_embeddings=tied, vocab_size=rows))
         save_model(model, tiny_tokenizer(), folder / "models" / name)
     teacher = tiny_model(tiny_config("llama"), seed=1)
     save_model(teacher, tiny_tokenizer(), folder / "models" / "teacher")
@@ -220,6 +223,18 @@ def test_the_gradient_does_not_hang_on_how_many_logits_are_made_at_once(
     for loss, gradient in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-6)
         assert float((gradient - found[0][1]).norm() / found[0][1].norm()) < 1e-6
+
+
+def test_a_tied_matrix_that_the_ranks_cannot_share_evenly_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(tiny_config("llama", vocab_size=330))
+    task = finetuning_task(build_trees(tiny_tokenizer(), QUESTIONS, "cloze"), ANSWERS, "all")
+    compute = Compute(**PARAMS["compute"] | {"processes": 4, "shard": True})
+    state = Unfinished(tmp_path / "state", math.inf)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UserError, match="4 processes cannot share the 330 rows of this model's"):
+        train(model, task, [0], 1e-3, ranks_settings(), compute, 0, tmp_path / "log", state)
 
 
 # Numerics

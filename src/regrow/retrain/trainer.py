@@ -80,8 +80,11 @@ def train(
         Loss, gradient norm and learning rate of every step, the earlier ones first.
 
     Raises:
-        UserError: the loss is not a number, or a checkpoint cannot be written.
+        UserError: the loss is not a number, a checkpoint cannot be written, or the ranks cannot
+            share a tied matrix evenly.
     """
+    if compute.shard:
+        _check_tied(model)
     size = settings.batch_size
     steps = [order[start : start + size] for start in range(0, len(order), size)]
     optimizer = _adamw(model, settings.weight_decay)
@@ -122,6 +125,20 @@ def train(
         model.gradient_checkpointing_disable()
     model.eval()
     return [*earlier, *logged]
+
+
+def _check_tied(model: Any) -> None:
+    """Refuse a tied matrix in uneven parts, which FSDP2 updates in one of its two places alone.
+
+    See https://github.com/pytorch/pytorch/issues/176076.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if model.all_tied_weights_keys and rows % ranks.world():
+        raise UserError(
+            f"compute.shard is true, but {ranks.world()} processes cannot share the {rows} rows of "
+            "this model's tied embedding evenly; take a compute.processes that divides them, or "
+            "compute.shard: false"
+        )
 
 
 def _adamw(model: Any, weight_decay: float) -> torch.optim.AdamW:
