@@ -139,7 +139,7 @@ def ours(settings: dict[str, Any]) -> Prepared:
     from regrow.model.runtime import fix_runtime
     from regrow.model.scoring import BATCH_TOKENS, score_choices
     from regrow.model.trees import build_trees, by_tokens, pack
-    from regrow.plan.flops import costs, trees_forward
+    from regrow.plan.shapes import costs, trees_forward
     from regrow.support.schema import Params
     from regrow.tasks.prompts import continuations
     from regrow.tasks.questions import read_labels, read_questions

@@ -21,7 +21,7 @@ def theirs(settings: dict[str, Any]) -> Prepared:
     from lm_eval.tasks import TaskManager  # type: ignore[import-not-found]
 
     from regrow.model.trees import build_trees
-    from regrow.plan.flops import costs, trees_forward
+    from regrow.plan.shapes import costs, trees_forward
     from regrow.tasks.questions import read_questions
 
     compute = settings["params"]["compute"]

@@ -61,7 +61,7 @@ def prefill(settings: dict[str, Any]) -> Prepared:
     from regrow.model.folders import empty_model, load_model
     from regrow.model.mlps import find_mlps
     from regrow.model.runtime import fix_runtime
-    from regrow.plan.flops import chain_pairs, costs, forward
+    from regrow.plan.shapes import chain_pairs, costs, forward
     from regrow.prune.removal import kept_count, kept_neurons, write_pruned
     from regrow.prune.scores import importances
     from regrow.support.schema import Params

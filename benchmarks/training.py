@@ -160,7 +160,7 @@ def ours(settings: dict[str, Any]) -> Prepared:
     """This project's trainer, on cross-entropy, on KL, or on KL over the tokens that CE reads."""
     from regrow.model.folders import load_model
     from regrow.model.runtime import fix_runtime
-    from regrow.plan.flops import costs, trees_forward
+    from regrow.plan.shapes import costs, trees_forward
     from regrow.retrain.order import question_order
     from regrow.retrain.trainer import train
     from regrow.support.resume import Unfinished

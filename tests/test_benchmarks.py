@@ -33,7 +33,7 @@ from rich.console import Console
 from conftest import PARAMS, ROOT, synthetic_questions
 from regrow.model.folders import load_model
 from regrow.model.trees import Tree
-from regrow.plan import flops
+from regrow.plan import shapes
 from regrow.support.environment import has_bfloat16_products
 from regrow.support.errors import UserError
 from regrow.tasks.questions import Question, read_questions, write_labels, write_questions
@@ -110,17 +110,17 @@ def test_operations_are_those_counted_by_hand(model_source):
     key = value = 16 * 8
     neurons = 3 * 16 * 32
     vocabulary = model.config.vocab_size
-    counted = flops.costs(model)
+    counted = shapes.costs(model)
     assert counted.token == 2 * 2 * (query + key + value + output + neurons)
     assert counted.pair == 2 * 2 * (2 * 8 + 2 * 8)
     assert counted.row == 2 * 16 * vocabulary
 
     tree = Tree((1, 2, 3), ((4,), (5, 6, 7)))
     # The context: 1 + 2 + 3; the second branch's two tokens see it, and 1 and 2 of their own.
-    assert flops.tree_pairs(tree) == 6 + (3 + 1) + (3 + 2)
-    assert flops.tree_pairs(tree) == tree.inputs()[2].sum()
+    assert shapes.tree_pairs(tree) == 6 + (3 + 1) + (3 + 2)
+    assert shapes.tree_pairs(tree) == tree.inputs()[2].sum()
     for positions, rows in (("answer", 3), ("all", 5)):
-        assert flops.trees_forward(counted, [tree, tree], positions) == 2 * (
+        assert shapes.trees_forward(counted, [tree, tree], positions) == 2 * (
             5 * counted.token + 15 * counted.pair + rows * counted.row
         )
 

@@ -16,10 +16,9 @@ from conftest import PARAMS, ROOT
 from regrow.model.folders import count_parameters
 from regrow.plan import memory
 from regrow.plan.fit import Machine, advice
-from regrow.plan.flops import Costs
 from regrow.plan.loads import Questions, training_flops, training_load, trees_of
 from regrow.plan.memory import Load
-from regrow.plan.shapes import shape_of
+from regrow.plan.shapes import Costs, shape_of
 from regrow.plan.study import SPEEDS, Rates, Study, rows
 from regrow.support.schema import Compute, Params, Training
 from tiny_models import ARCHITECTURES, regrow, tiny_config, tiny_model

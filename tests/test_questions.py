@@ -396,7 +396,7 @@ def test_faults_of_tables_name_file_and_row(tmp_path: Path) -> None:
             read_source(tmp_path / name)
     lacking = columns([official(0)]).drop_columns(["answerKey"])
     pq.write_table(lacking, tmp_path / "lacking.parquet")
-    with pytest.raises(UserError, match=r"^lacking\.parquet has no column 'answerKey'"):
+    with pytest.raises(UserError, match=r"^lacking\.parquet, row 1 lacks .* 'answerKey'"):
         read_source(tmp_path / "lacking.parquet")
     with pytest.raises(UserError, match=r"data\.pickle is not a data set; name one \.jsonl"):
         read_source(tmp_path / "data.pickle")
@@ -640,7 +640,7 @@ def test_faults_of_named_columns_name_them(
     with pytest.raises(UserError, match=rf"^a\.jsonl, line 1:? {message}"):
         read_source(path, columns)
     pq.write_table(pa.Table.from_pylist([{"nr": 1, "ask": "Who?"}]), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"^a\.parquet has no column 'opts'; it needs nr, ask, op"):
+    with pytest.raises(UserError, match=r"^a\.parquet, row 1 lacks the field 'opts'"):
         read_source(tmp_path / "a.parquet", columns)
 
 

@@ -177,7 +177,7 @@ def test_links_folders_and_missing_members_are_refused(wheels: Path, temporary: 
     refused = {
         "demo/link": "demo/link of demo-1.0-py3-none-any.whl is not a plain file",
         "demo/folder/": "is not a plain file",
-        "demo/dat.jsonl": r"holds no demo/dat\.jsonl; did you mean demo/data\.jsonl\?",
+        "demo/dat.jsonl": r"holds no demo/dat\.jsonl; correct",
     }
     for member, message in refused.items():
         with (
@@ -376,7 +376,7 @@ def test_a_mirror_that_is_not_there_is_named(
 ) -> None:
     monkeypatch.setenv("REGROW_MIRROR", str(tmp_path / "none"))
     with (
-        pytest.raises(UserError, match=r"^REGROW_MIRROR names .*none.*correct REGROW_MIRROR or"),
+        pytest.raises(UserError, match=r"^REGROW_MIRROR names .*none.*correct REGROW_MIRROR"),
         resolved("https://example.org/a.jsonl", SHA256),
     ):
         pass

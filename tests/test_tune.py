@@ -109,8 +109,7 @@ def test_rates_are_chosen_by_one_command_that_goes_on_where_it_was(study, monkey
     printed = capsys.readouterr().out
     for loss in ("finetune", "distill"):
         (best,) = (r["learning_rate"] for r in rows if r["best"] == "True" and r["loss"] == loss)
-        text = best.replace("e", ".0e")
-        assert f'{loss}:\n  learning_rate:\n    l2: {{"0.25": {text}}}\n' in printed
+        assert f'{loss}.learning_rate: {{"l2": {{"0.25": {float(best)}}}}}\n' in printed
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
     monkeypatch.setattr(tune, "retrain", None)
     assert regrow(monkeypatch, study.root, *command) == 0

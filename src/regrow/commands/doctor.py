@@ -5,14 +5,8 @@ from pathlib import Path
 
 from regrow.report.console import console, print_tables
 from regrow.report.parts import Table
-from regrow.support.environment import (
-    HARMLESS,
-    bfloat16_instructions,
-    describe,
-    differences,
-    has_bfloat16_products,
-    read,
-)
+from regrow.support import environment
+from regrow.support.environment import HARMLESS
 from regrow.support.files import read_json, write_json
 from regrow.support.params import read_params
 
@@ -32,12 +26,12 @@ def main(results: Path = Path("environment.json"), record: Path | None = None) -
         record: write how results are made here, and compare nothing.
     """
     params = read_params()
-    here = describe(params.compute)
+    here = environment.describe(params.compute)
     if record is not None:
         write_json(record, here)
         return
-    there = read(results)
-    differing = differences(here, there)
+    there = environment.read(results)
+    differing = environment.differences(here, there)
     rows = []
     for name in here | there:
         sign = f"differs{', harmless' * (name in HARMLESS)}" if name in differing else ""
@@ -56,13 +50,12 @@ def main(results: Path = Path("environment.json"), record: Path | None = None) -
 
 def bfloat16(device: str) -> str:
     """Whether `compute.mixed_precision: bfloat16` is quick here."""
-    if not has_bfloat16_products(device):
+    if not environment.has_bfloat16_products(device):
         return (
             f"No instructions for bfloat16 products on {device}: leave compute.mixed_precision "
             "null, for without them such a product is a hundred times slower."
         )
-    found = "" if device.startswith("cuda") else f" ({', '.join(bfloat16_instructions())})"
-    return f"bfloat16 products: {device} has instructions for them{found}."
+    return f"bfloat16 products: {device} has instructions for them."
 
 
 def verdict(differing: Sequence[str], portability: Path) -> str:

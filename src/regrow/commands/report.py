@@ -20,12 +20,7 @@ def main(results: Path, out: Path) -> None:
         raise UserError(f"{out} is a folder; give --out a file, such as report.html")
     found = read_results(results)
     page = render(found, read_control_tables(results))
-    try:
-        write_text(out, page)
-    except OSError as error:
-        raise UserError(
-            f"{out} cannot be written ({error.strerror}); choose another --out"
-        ) from None
+    write_text(out, page)
     for one in found:
         for warning in one.warnings:
             print(f"regrow report: {f'{one.name}: ' * bool(one.name)}{warning}", file=sys.stderr)

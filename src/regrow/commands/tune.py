@@ -1,5 +1,6 @@
 """Choose the learning rates of each loss, score and sparsity on the calibration split."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -202,7 +203,7 @@ def _said(found: Result) -> str:
 def _show(tried: Mapping[tuple[Cell, str], Mapping[str, Result]]) -> None:
     """Print the best rate of every cell and loss, and the mappings for `params.yaml`."""
     rows = []
-    mappings: dict[str, dict[str, list[str]]] = {}
+    chosen: dict[str, dict[str, dict[str, float]]] = {}
     for (cell, loss), tries in tried.items():
         best, rates = _best(tries), list(tries)
         place = "at its edge" if best in (rates[0], rates[-1], None) else "inside"
@@ -210,12 +211,9 @@ def _show(tried: Mapping[tuple[Cell, str], Mapping[str, Result]]) -> None:
         listed = "\n".join(f"{rate}: {result}" for rate, result in said.items())
         rows.append([str(cell), loss, best or "none", said.get(best or "", ""), place, listed])
         if best:
-            number = best if "." in best else best.replace("e", ".0e")
-            pairs = mappings.setdefault(loss, {}).setdefault(cell.score, [])
-            pairs.append(f'"{cell.sparsity}": {number}')
+            of_score = chosen.setdefault(loss, {}).setdefault(cell.score, {})
+            of_score[str(cell.sparsity)] = float(best)
     head = ["Cell", "Loss", "Best rate", "Calibration", "In the grid", "All tries"]
     print_tables([Table("Rates, ranked on the calibration split", head, rows, look="stack")])
-    for loss, by_score in mappings.items():
-        print(f"{loss}:\n  learning_rate:")
-        for score, pairs in by_score.items():
-            print(f"    {score}: {{{', '.join(pairs)}}}")
+    for loss, by_score in chosen.items():
+        print(f"{loss}.learning_rate: {json.dumps(by_score)}")

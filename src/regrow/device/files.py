@@ -6,6 +6,7 @@ the files of all, which are of one size.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +65,9 @@ def read_files(
     models: dict[str, tuple[str, Cell | None, list[str]]] = {
         "teacher": ("teacher", None, ["teacher"])
     }
-    for place in cells_of(sweep):
-        models[place.pruned] = ("pruned", place, [place.pruned])
-        for loss in LOSSES:
-            models[f"{loss}/{place}"] = (loss, place, place.runs(loss, sweep.seed))
+    for place, method in product(cells_of(sweep), ("pruned", *LOSSES)):
+        name = place.pruned if method == "pruned" else f"{method}/{place}"
+        models[name] = (method, place, place.runs(method, sweep.seed))
     files: dict[str, File] = {}
     first: Predictions | None = None
     for name, (method, cell, members) in models.items():
@@ -95,11 +95,9 @@ def read_files(
                 bytes=record["bytes"],
                 layout=record["layout"],
                 hits=np.stack([one.hits for one in tests]),
-                nll=np.stack([_scaled_nll(*pair) for pair in zip(tests, held, strict=True)]),
-                sets=np.stack([_set_sizes(*pair) for pair in zip(tests, held, strict=True)]),
-                same=np.stack(
-                    [1.0 * (a.chosen == b.chosen) for a, b in zip(tests, exact, strict=True)]
-                ),
+                nll=np.stack(list(map(_scaled_nll, tests, held))),
+                sets=np.stack(list(map(_set_sizes, tests, held))),
+                same=1.0 * np.equal([one.chosen for one in tests], [one.chosen for one in exact]),
             )
     if first is None:
         raise UserError("runs names no model of the sweep")

@@ -140,12 +140,9 @@ def repeat(
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """The median of repetitions with the smallest and the largest, and whether they agree."""
     median, low, high = statistics.median(values), min(values), max(values)
-    return {
-        "median": float(f"{median:.4g}"),
-        "low": float(f"{low:.4g}"),
-        "high": float(f"{high:.4g}"),
-        "noisy": high - low > NOISY * median,
-    }
+    shown = {"median": median, "low": low, "high": high}
+    rounded = {name: float(f"{value:.4g}") for name, value in shown.items()}
+    return {**rounded, "noisy": high - low > NOISY * median}
 
 
 def describe_machine() -> dict[str, Any]:

@@ -6,8 +6,8 @@ from itertools import cycle, islice
 
 from regrow.model.scoring import BATCH_TOKENS
 from regrow.model.trees import Positions, Tree, by_tokens, keep_branch, pack
-from regrow.plan.flops import Costs, trees_forward
 from regrow.plan.memory import Load
+from regrow.plan.shapes import Costs, trees_forward
 from regrow.support.schema import Compute, Training
 
 

@@ -20,9 +20,8 @@ from regrow.distill.writer import record
 from regrow.model.forward import output_layer
 from regrow.model.runtime import fix_runtime
 from regrow.model.scoring import score_choices
-from regrow.plan.flops import trees_forward
 from regrow.plan.loads import training_flops
-from regrow.plan.shapes import Shape, shape_of
+from regrow.plan.shapes import Shape, shape_of, trees_forward
 from regrow.plan.study import Rates, Study
 from regrow.prune.removal import kept_count
 from regrow.retrain.cross_entropy import finetuning_task

@@ -93,19 +93,18 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
     return held + max(first, last)
 
 
-def inference(shape: Shape, load: Load, compute: Compute, copies: int) -> int:
+def inference(shape: Shape, load: Load, compute: Compute) -> int:
     """Peak bytes on a device of a forward pass with no backward pass.
 
     Args:
         shape: the model.
         load: the largest batch.
         compute: its types and processes.
-        copies: how many float32 copies of the logits live at once.
     """
     own = BYTES[compute.dtype]
     width = 2 if compute.mixed_precision else own
     hidden, neurons = int(shape.config.hidden_size), int(shape.config.intermediate_size)
-    logits = LOGITS * copies + (width if width < LOGITS else 0)
+    logits = LOGITS + (width if width < LOGITS else 0)
     inside = load.tokens * (3 * hidden * own + 3 * neurons * width)
     behind = load.tokens * hidden * own + load.read * int(shape.config.vocab_size) * logits
     held = shape.parameters * own

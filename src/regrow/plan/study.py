@@ -8,7 +8,6 @@ from typing import Any
 
 from regrow.model.trees import Positions, Tree
 from regrow.plan import memory
-from regrow.plan.flops import trees_forward
 from regrow.plan.loads import (
     Questions,
     inference_load,
@@ -16,7 +15,7 @@ from regrow.plan.loads import (
     training_flops,
     training_load,
 )
-from regrow.plan.shapes import BYTES, Shape, shape_of
+from regrow.plan.shapes import BYTES, Shape, shape_of, trees_forward
 from regrow.prune.removal import kept_count
 from regrow.prune.steps import step_widths
 from regrow.support.schema import Compute, Params, Training
@@ -148,7 +147,7 @@ def _before(study: Study, dense: Shape) -> Iterator[Row]:
     row = dense.config.hidden_size * BYTES[study.compute.dtype]
     flops = trees_forward(dense.costs, trees, record.positions)
     seconds = study.time(flops, "teacher_logits", size + kept * row)
-    peak = partial(memory.inference, dense, load, copies=1)
+    peak = partial(memory.inference, dense, load)
     yield _run(study, Row("teacher_logits", disk=kept * row), peak, flops, seconds)
 
 
@@ -159,7 +158,7 @@ def _pruning(study: Study, dense: Shape, pruned: Pruned) -> Iterator[Row]:
 
     def forward(compute: Compute) -> int:
         whole = compute.model_copy(update={"shard": False})
-        return memory.inference(dense, replace(load, read=1), whole, copies=1)
+        return memory.inference(dense, replace(load, read=1), whole)
 
     flops = trees_forward(dense.costs, trees, "answer")
     # One matrix of an MLP at a time, of which the score makes a copy of eight bytes a weight.
@@ -239,7 +238,7 @@ def _evaluation(study: Study, row: Row, shape: Shape) -> Row:
     others = sum(wanted.questions for wanted in study.params.evaluate.transfer.values())
     trees = study.questions.take(data.calibration + data.test + data.held_out + others)
     load = inference_load(trees, "answer")
-    peak = partial(memory.inference, shape, load, copies=1)
+    peak = partial(memory.inference, shape, load)
     flops = trees_forward(shape.costs, trees, "answer")
     return _run(study, row, peak, flops, study.time(flops, "evaluate", study.size(shape)))
 

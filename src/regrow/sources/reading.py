@@ -67,30 +67,24 @@ def _table_rows(path: Path, columns: Columns | None) -> Iterator[Placed]:
 
 
 def _batches(path: Path, columns: Columns | None) -> Iterator[Any]:
-    """Yield record batches of the columns that are needed, a part of the file at a time."""
+    """Yield record batches of the columns that are read, a part of the file at a time."""
     import pyarrow
 
     if path.suffix == ".parquet":
         import pyarrow.parquet
 
         with pyarrow.parquet.ParquetFile(path) as file:
-            names = _fields(path.name, file.schema_arrow.names, columns)
+            names = _read_of(path.name, file.schema_arrow.names, columns)
             yield from file.iter_batches(columns=names)
         return
     with pyarrow.memory_map(str(path)) as mapped, pyarrow.ipc.open_stream(mapped) as stream:
-        names = _fields(path.name, stream.schema.names, columns)
+        names = _read_of(path.name, stream.schema.names, columns)
         for batch in stream:
             yield batch.select(names)
 
 
-def _fields(place: str, present: Sequence[str], columns: Columns | None) -> list[str]:
-    """Return which of a table's columns to read."""
-    fields = fields_of(place, present, columns)
-    lacking = [name for name, needed in fields.items() if needed and name not in present]
-    if lacking:
-        needed = ", ".join(name for name, needed in fields.items() if needed)
-        raise UserError(f"{place} has no column {lacking[0]!r}; it needs {needed}")
-    names = [name for name in present if name in fields]
+def _read_of(place: str, present: Sequence[str], columns: Columns | None) -> list[str]:
+    names = [name for name in present if name in fields_of(columns)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{place} has the column {twice[0]!r} twice; it needs one of each")
     return names

@@ -156,23 +156,13 @@ def _in_mirror(sha256: str, name: str) -> Path | None:
     Files of the source's own name come first, and no file is hashed twice in one process.
     """
     for folder in filter(None, os.environ.get(MIRROR, "").split(os.pathsep)):
-        try:
-            paths = [
-                Path(at, file) for at, _, files in os.walk(folder, onerror=_fail) for file in files
-            ]
-            for path in sorted(paths, key=lambda path: (path.name != name, path)):
-                if path.is_file() and known_sha256(path.resolve()) == sha256:
-                    return path.resolve()
-        except OSError as error:
-            raise UserError(
-                f"{MIRROR} names {folder}, but {error.filename} cannot be read ({error.strerror}); "
-                f"correct {MIRROR} or unset it"
-            ) from None
+        if not Path(folder).is_dir():
+            raise UserError(f"{MIRROR} names {folder}, which is no folder; correct {MIRROR}")
+        paths = sorted(Path(folder).rglob("*"), key=lambda path: (path.name != name, path))
+        for path in filter(Path.is_file, paths):
+            if known_sha256(path.resolve()) == sha256:
+                return path.resolve()
     return None
-
-
-def _fail(error: OSError) -> None:
-    raise error
 
 
 def _verify(source: Resolved, sha256: str | None, key: str) -> None:

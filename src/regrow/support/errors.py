@@ -46,8 +46,11 @@ ADVICE = {
 
 # What takes the memory of a stage, and so what makes it less.
 SMALLER = {
-    "teacher": "teacher.training.batch_size",
-    **dict.fromkeys(("finetune", "distill", "tune"), "training.batch_size"),
+    "teacher": "lower teacher.training.batch_size; where that is 1, ",
+    "teacher_logits": "set teacher_logits.positions to answer; where it is, ",
+    **dict.fromkeys(
+        ("finetune", "distill", "tune"), "lower training.batch_size; where that is 1, "
+    ),
 }
 
 
@@ -93,12 +96,10 @@ def memory_fault(error: BaseException, stage: str = "") -> str | None:
     )
     if not ran_out:
         return None
-    smaller = "close other programs, take a smaller model, or set compute.dtype to bfloat16"
-    if stage in SMALLER:
-        smaller = f"lower {SMALLER[stage]}; where that is 1, {smaller}"
-    elif stage == "teacher_logits":
-        smaller = f"set teacher_logits.positions to answer; where it is, {smaller}"
-    return f"memory ran out ({' '.join(str(error).split())[-120:] or 'no more is said'}); {smaller}"
+    return (
+        f"memory ran out ({one_line(error)}); {SMALLER.get(stage, '')}close other programs, take a "
+        "smaller model, or set compute.dtype to bfloat16"
+    )
 
 
 def _number(error: BaseException) -> int | None:

@@ -235,16 +235,15 @@ class Params(Section):
     @model_validator(mode="after")
     def _every_cell_has_a_rate(self) -> Self:
         losses: dict[str, Finetune | Distill] = {"finetune": self.finetune, "distill": self.distill}
-        for (loss, section), score in itertools.product(losses.items(), self.sweep.score):
-            key, given = f"{loss}.learning_rate", section.learning_rate.get(score)
-            if given is None:
-                raise ValueError(f"{key} names no rate for the score {score}; add it")
-            for sparsity in map(str, self.sweep.sparsity):
-                if isinstance(given, dict) and sparsity not in given:
-                    raise ValueError(
-                        f"{key}.{score} names no rate for the sparsity {sparsity}; add "
-                        f'"{sparsity}", or give one number for all'
-                    )
+        grid = itertools.product(losses.items(), self.sweep.score, self.sweep.sparsity)
+        for (loss, section), score, sparsity in grid:
+            try:
+                rate_of(section.learning_rate, score, sparsity)
+            except KeyError as missing:
+                raise ValueError(
+                    f"{loss}.learning_rate names no rate for the score {score} at the sparsity "
+                    f"{sparsity}; add {missing}, or give a score one number for all sparsities"
+                ) from None
         return self
 
     @model_validator(mode="after")
