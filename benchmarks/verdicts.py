@@ -178,7 +178,7 @@ def verdicts_of(name: str, draw: int) -> tuple[dict[str, str], float]:
         "kl_matches_ce": (average([half, least]), (many + few) / 2 + SETTINGS.margin),
     }[truth.aimed[0]]
     z = norm.ppf((1 + SETTINGS.confidence) / 2)
-    return found, float(norm.cdf(effect / sample.draws.std() - z))
+    return found, float(norm.cdf(effect / sample[1:].std() - z))
 
 
 def rates(name: str, draws: int, pool: ProcessPoolExecutor) -> dict[str, Any]:

@@ -138,7 +138,7 @@ class Model:
 
     test, held: its answers to the test and the calibration questions.
     draws: of test questions and seeds. held_draws: of calibration questions, independent of
-    those; None takes them as they are.
+    those; the first alone takes them as they are.
     teacher, pruned: those that it is measured by; a model has no teacher if it is the teacher, and
     no pruned one unless it is a student.
     raw: the same on summed log-probabilities, where accuracy is decided by another rule.
@@ -147,7 +147,7 @@ class Model:
     test: Answers
     held: Answers
     draws: Resamples
-    held_draws: Counts | None
+    held_draws: Counts
     confidence: float
     teacher: "Model | None" = None
     pruned: "Model | None" = None
@@ -167,16 +167,13 @@ class Model:
         return self.test.at(self.temperature) if self.temperature else None
 
     def mean(self, values: Array) -> Sample:
-        """The mean of values of test questions, with its draws."""
+        """The mean of values of test questions, one a question."""
         return mean_sample(values[None], self.draws)
 
     def ratio(self, values: Array, weights: Array) -> Sample:
         """The mean of `values` weighted by `weights`; NaN where these are all 0."""
-        top, below = self.mean(values * weights), self.mean(weights)
         with np.errstate(invalid="ignore"):
-            return Sample(
-                top.estimate / below.estimate if below.estimate else np.nan, top.draws / below.draws
-            )
+            return self.mean(values * weights) / self.mean(weights)
 
     def share(self, part: Sample, whole: Sample) -> Sample:
         """`part` over `whole`, which has an interval only where that of `whole` lies above 0.
@@ -184,14 +181,12 @@ class Model:
         A ratio has no useful interval where its denominator may be zero (Fieller 1954, Journal of
         the Royal Statistical Society B 16).
         """
-        if not whole.estimate > 0:
-            return self.missing
-        draws = self.missing.draws
-        if interval_of(whole, self.confidence).low > 0:
-            np.divide(part.draws, whole.draws, out=draws, where=whole.draws > 0)
-        return Sample(part.estimate / whole.estimate, draws)
+        there = whole > 0
+        if not interval_of(whole, self.confidence).low > 0:
+            there[1:] = False
+        return np.divide(part, whole, out=self.missing, where=there)
 
     @property
     def missing(self) -> Sample:
         """What the data cannot give."""
-        return Sample(np.nan, np.full(len(self.draws.questions), np.nan))
+        return np.full(len(self.draws.questions), np.nan)

@@ -26,26 +26,19 @@ class Interval(NamedTuple):
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A statistic of the data and of each draw, shape (draws,); NaN where it cannot be had.
+Sample = Array
+"""A statistic of the data and then of each draw, shape (1 + draws,); NaN where it cannot be had.
 
-    Samples of the same draws are paired: their difference is that of each draw.
-    """
-
-    estimate: float
-    draws: Array
-
-    def __sub__(self, other: "Sample") -> "Sample":
-        return Sample(self.estimate - other.estimate, self.draws - other.draws)
+Samples of the same draws are paired: their difference is that of each draw.
+"""
 
 
 @dataclass(frozen=True)
 class Resamples:
-    """How often each draw takes each question and each seed.
+    """How often each question and each seed is taken: once by the data, then by each draw.
 
-    questions: (draws, questions), each row summing to the number of questions.
-    seeds: (draws, seeds), each row summing to the number of seeds.
+    questions: (1 + draws, questions), each row summing to the number of questions.
+    seeds: (1 + draws, seeds), each row summing to the number of seeds.
     """
 
     questions: NDArray[np.uint8]
@@ -87,11 +80,11 @@ def in_chunks(function: Callable[[Counts], Array], counts: Counts | None, size: 
 _draws = lru_cache(resample)
 
 
-def draw_means(values: Array, resamples: Resamples) -> Array:
-    """The mean of each draw: shape (draws,).
+def mean_sample(values: Array, resamples: Resamples) -> Sample:
+    """The mean of `values`, shape (seeds, questions), and that of each draw.
 
-    values: (seeds, questions). One row may stand with resamples of several seeds: it is a model
-    that all seeds share, such as the teacher.
+    One row may stand with resamples of several seeds: it is a model that all seeds share, such as
+    the teacher.
     """
     seeds, questions = values.shape
     if questions != resamples.questions.shape[1] or seeds not in (1, resamples.seeds.shape[1]):
@@ -124,26 +117,16 @@ def mean_interval(
     return interval_of(sample, settings.confidence, bounds=bounds, questions=questions)
 
 
-def mean_sample(values: Array, resamples: Resamples) -> Sample:
-    """The mean of `values`, shape (seeds, questions), and that of each draw."""
-    return Sample(float(values.mean()), draw_means(values, resamples))
-
-
 def over_seeds(samples: Sequence[Sample], resamples: Resamples) -> Sample:
     """The mean over seeds of a statistic that each seed's model has; draws resample the seeds."""
     if len(samples) == 1:
         return samples[0]
-    estimate = float(np.mean([sample.estimate for sample in samples]))
-    draws = np.stack([sample.draws for sample in samples], axis=1)
-    return Sample(estimate, (draws * resamples.seeds).sum(axis=1) / len(samples))
+    return np.asarray((np.stack(samples, axis=1) * resamples.seeds).sum(axis=1) / len(samples))
 
 
 def average(samples: Sequence[Sample]) -> Sample:
     """The mean of paired samples, such as that of one difference over all sparsities."""
-    return Sample(
-        float(np.mean([sample.estimate for sample in samples])),
-        np.asarray(np.mean([sample.draws for sample in samples], axis=0), dtype=np.float64),
-    )
+    return np.asarray(np.mean(samples, axis=0))
 
 
 def interval_of(
@@ -167,7 +150,7 @@ def interval_of(
     of n questions none differs, so with `confidence` at most 1 - (tail)^(1/n) of all questions do
     (Clopper and Pearson 1934, Biometrika 26(4)), each by no more than the bounds allow.
     """
-    estimate, draws = sample.estimate, sample.draws[np.isfinite(sample.draws)]
+    estimate, draws = float(sample[0]), sample[1:][np.isfinite(sample[1:])]
     tail = (1 - confidence) / 2
     if not np.isfinite(estimate):
         return UNKNOWN
@@ -184,17 +167,17 @@ def interval_of(
 
 
 def _counts(size: int, draws: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """`draws` rows that say how often each of `size` things is taken in `size` takings.
+    """A row of ones, and `draws` that say how often each of `size` is taken in `size` takings.
 
     A byte holds any of them: that one of 256 things or more is taken 256 times has a probability
     below 1e-400.
     """
-    counts = np.ones((draws, size), dtype=np.uint8)
+    counts = np.ones((1 + draws, size), dtype=np.uint8)
     if size <= 1:
         return counts
     step = max(1, CHUNK // size)
-    for start in range(0, draws, step):
-        rows = min(step, draws - start)
+    for start in range(1, 1 + draws, step):
+        rows = min(step, 1 + draws - start)
         taken = rng.integers(0, size, (rows, size)) + size * np.arange(rows)[:, None]
         found = np.bincount(taken.ravel(), minlength=rows * size)
         counts[start : start + rows] = found.reshape(rows, size)

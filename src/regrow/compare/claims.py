@@ -235,13 +235,16 @@ def _calibrated(evidence: Evidence, measure: str, cells: Sequence[CellEvidence])
         return 0.0
 
     def fixed(cell: CellEvidence, loss: str) -> Sample:
-        models = [replace(model, held_draws=None) for model in evidence.runs(cell.place, loss)]
-        samples = [sample for model in models if (sample := MEASURES[measure](model))]
-        return over_seeds(samples, evidence.draws)
+        models = [
+            replace(model, held_draws=model.held_draws[:1])
+            for model in evidence.runs(cell.place, loss)
+        ]
+        samples = [MEASURES[measure](model) for model in models]
+        return over_seeds([one for one in samples if one is not None], evidence.draws)
 
     of_test = average([fixed(cell, "distill") - fixed(cell, "finetune") for cell in cells])
     of_both = average([cell.difference(measure) for cell in cells])
-    return max(0.0, 1 - float(of_test.draws.var() / (of_both.draws.var() or 1)))
+    return max(0.0, 1 - float(of_test[1:].var() / (of_both[1:].var() or 1)))
 
 
 def _would_take(evidence: Evidence, interval: Interval, distance: float, calibrated: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from regrow.compare.bootstrap import Array, Interval, Resamples, Sample, interval_of, over_seeds
+from regrow.compare.bootstrap import Array, Interval, Resamples, interval_of, over_seeds
 from regrow.compare.evidence import CellEvidence, Evidence
 from regrow.compare.measures import ALPHAS, BINS
 from regrow.compare.study import LOSSES, METHODS
@@ -78,17 +78,14 @@ def reliability_curve(evidence: Evidence, cell: CellEvidence, method: str) -> Li
 
 def risk_curve(evidence: Evidence, cell: CellEvidence, method: str) -> Lines:
     """Risk at each of `COVERAGES`, with intervals from `BAND_DRAWS` draws at most."""
-    draws = Resamples(evidence.draws.questions[:BAND_DRAWS], evidence.draws.seeds[:BAND_DRAWS])
+    rows = slice(1 + BAND_DRAWS)
+    draws = Resamples(evidence.draws.questions[rows], evidence.draws.seeds[rows])
     ranks = [max(1, round(coverage * evidence.questions)) - 1 for coverage in COVERAGES]
     curves = [
-        [
-            risk_by_coverage(model.test.confidence, model.test.hits, counts)[:, ranks]
-            for counts in (None, draws.questions)
-        ]
+        risk_by_coverage(model.test.confidence, model.test.hits, draws.questions)[:, ranks].T
         for model in evidence.runs(cell.place, method)
     ]
-    for index, coverage in enumerate(COVERAGES):
-        samples = [Sample(float(once[0, index]), drawn[:, index]) for once, drawn in curves]
+    for coverage, *samples in zip(COVERAGES, *curves, strict=True):
         risk = interval_of(over_seeds(samples, draws), evidence.settings.confidence)
         yield "risk", {"coverage": coverage, "risk": risk}
 

@@ -96,22 +96,29 @@ class Evidence:
 
 
 def gather(
-    study: Study, sweep: Sweep, settings: Compare, measures: Collection[str] = MEASURES
+    study: Study,
+    sweep: Sweep,
+    settings: Compare,
+    measures: Collection[str] = MEASURES,
+    splits: Sequence[str] = ("test",),
+    stream: int = 0,
 ) -> Evidence:
-    """Every measure of every model on the test split, on the same draws of questions and seeds.
+    """Every measure of every model on these splits, on the same draws of questions and seeds.
 
     Conformal sets are calibrated on the calibration split, whose questions are resampled too.
     Several seeds' measures are averaged, each seed's model taken for itself.
     """
     check_study(study)
-    test, held = (study["teacher"].of_split(split) for split in ("test", "calibration"))
-    draws = bootstrap.resample(len(test), len(sweep.seed), settings.resamples, settings.seed)
-    of_held = bootstrap.resample(len(held), 1, settings.resamples, settings.seed, stream=1)
+    parts = splits, ("calibration",)
+    test, held = (study["teacher"].of_split(*part) for part in parts)
+    drawn = settings.resamples, settings.seed
+    draws = bootstrap.resample(len(test), len(sweep.seed), *drawn, stream)
+    of_held = bootstrap.resample(len(held), 1, *drawn, stream=1)
     models: dict[str, Model] = {}
 
     def model(name: str, rule: Normalisation) -> Model:
         run, teacher, pruned = study[name], models.get("teacher"), models.get(start_of(name))
-        test, held = (Answers.of(run.of_split(split), rule) for split in ("test", "calibration"))
+        test, held = (Answers.of(run.of_split(*part), rule) for part in parts)
         return Model(test, held, draws, of_held.questions, settings.confidence, teacher, pruned)
 
     for name in run_names(sweep):
@@ -129,7 +136,11 @@ def gather(
         cells=[],
     )
     measured = {
-        name: {measure: found for measure in measures if (found := MEASURES[measure](model))}
+        name: {
+            measure: found
+            for measure in measures
+            if (found := MEASURES[measure](model)) is not None
+        }
         for name, model in models.items()
     }
     cells = [_cell(evidence, study, place, measured) for place in cells_of(sweep)]

@@ -1,9 +1,7 @@
 """Every measure of a model: one function each, with its unit and which way is better.
 
-A measure takes a `Model` and gives either the values whose mean it is, one a question, or a
-`Sample`. The first line of its docstring is its name in words. `compare` writes whatever stands in
-`MEASURES`, and the report prints it. scikit-learn computes the numbers that it has (log loss, Brier
-score, the bins of the calibration error); their draws are NumPy's, for there are hundreds.
+A measure takes a `Model` and gives a `Sample`. The first line of its docstring is its name in
+words. `compare` writes whatever stands in `MEASURES`, and the report prints it.
 """
 
 from collections.abc import Callable
@@ -16,14 +14,15 @@ import numpy as np
 
 from regrow.compare import uncertainty
 from regrow.compare.answers import Answers, Model
-from regrow.compare.bootstrap import Array, Sample
+from regrow.compare.bootstrap import Sample
 from regrow.support.tables import Table
 
 BINS = 15  # of the calibration error, as in Guo et al. 2017, ICML
 ALPHAS = (0.05, 0.1, 0.2)
 CONFORMAL = (("coverage", "fraction", ""), ("set size", "choices", "lower"))
 COVERED = 0.8  # selective accuracy is that of this share of the answers, the most confident ones
-Value = Array | Sample
+
+Function = Callable[..., Sample]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Measure:
     them.
     """
 
-    function: Callable[..., Value]
+    function: Function
     label: str
     unit: str
     better: str
@@ -52,8 +51,7 @@ class Measure:
         others = [getattr(model, name) for name in self.beside]
         if any(other is None for other in others):
             return None
-        found = self.function(model, *others)
-        return model.mean(found) if isinstance(found, np.ndarray) else found
+        return self.function(model, *others)
 
 
 class Measures(Table[Measure]):
@@ -61,10 +59,10 @@ class Measures(Table[Measure]):
 
     def measure(
         self, unit: str = "", better: str = "", **said: Any
-    ) -> Callable[[Callable[..., Value]], Callable[..., Value]]:
+    ) -> Callable[[Function], Function]:
         """Add a function under its own name, with what `Measure` says of it: a decorator."""
 
-        def add(function: Callable[..., Value]) -> Callable[..., Value]:
+        def add(function: Function) -> Function:
             label = (function.__doc__ or function.__name__).splitlines()[0].rstrip(".")
             self[function.__name__] = Measure(function, label, unit, better, **said)
             return function
@@ -76,47 +74,43 @@ MEASURES = Measures()
 
 
 @MEASURES.measure("fraction", "higher", bounds=(0, 1))
-def accuracy(model: Model) -> Value:
+def accuracy(model: Model) -> Sample:
     """Accuracy."""
-    return model.test.hits
+    return model.mean(model.test.hits)
 
 
 @MEASURES.measure("nats", "lower")
-def nll(model: Model) -> Value:
+def nll(model: Model) -> Sample:
     """NLL of the gold choice."""
-    return _log_loss(model, model.test)
+    return model.mean(model.test.nll)
 
 
 @MEASURES.measure("", "lower", bounds=(0, 2))
-def brier(model: Model) -> Value:
+def brier(model: Model) -> Sample:
     """Brier score."""
-    from sklearn.metrics import brier_score_loss
-
-    test, labels = model.test, range(model.test.logs.shape[1])
-    estimate = brier_score_loss(test.gold, test.probabilities, labels=labels, scale_by_half=False)
-    return replace(model.mean(test.brier), estimate=float(estimate))
+    return model.mean(model.test.brier)
 
 
 @MEASURES.measure("fraction", "lower", centred=True)
-def ece(model: Model) -> Value:
+def ece(model: Model) -> Sample:
     """Expected calibration error."""
     return _calibration_error(model, model.test)
 
 
 @MEASURES.measure("nats", "lower")
-def nll_scaled(model: Model) -> Value:
+def nll_scaled(model: Model) -> Sample:
     """NLL after temperature scaling."""
-    return _log_loss(model, model.scaled) if model.scaled else model.missing
+    return model.mean(model.scaled.nll) if model.scaled else model.missing
 
 
 @MEASURES.measure("fraction", "lower", centred=True)
-def ece_scaled(model: Model) -> Value:
+def ece_scaled(model: Model) -> Sample:
     """Expected calibration error after temperature scaling."""
     return _calibration_error(model, model.scaled) if model.scaled else model.missing
 
 
 @MEASURES.measure("fraction", "higher", beside=("teacher",))
-def information(model: Model, teacher: Model) -> Value:
+def information(model: Model, teacher: Model) -> Sample:
     """Information regained, as a share of the teacher's.
 
     What the distribution, once scaled, says of the gold choice: ln(choices) - NLL. A uniform one
@@ -129,64 +123,63 @@ def information(model: Model, teacher: Model) -> Value:
 
 
 @MEASURES.measure("nats")
-def entropy_right(model: Model) -> Value:
+def entropy_right(model: Model) -> Sample:
     """Entropy on right answers."""
     return model.ratio(model.test.entropy, model.test.hits)
 
 
 @MEASURES.measure("nats")
-def entropy_wrong(model: Model) -> Value:
+def entropy_wrong(model: Model) -> Sample:
     """Entropy on wrong answers."""
     return model.ratio(model.test.entropy, 1 - model.test.hits)
 
 
 @MEASURES.measure("fraction", "higher")
-def selective_accuracy(model: Model) -> Value:
+def selective_accuracy(model: Model) -> Sample:
     """Accuracy on the surest 80 %."""
-    risk = _selective(model, 1)
-    return Sample(1 - risk.estimate, 1 - risk.draws)
+    return 1 - _selective(model, 1)
 
 
 @MEASURES.measure("", "lower")
-def aurc(model: Model) -> Value:
+def aurc(model: Model) -> Sample:
     """Area under the risk-coverage curve."""
     return _selective(model, 0)
 
 
 @MEASURES.measure("fraction", "higher", beside=("teacher",), bounds=(0, 1))
-def agreement(model: Model, teacher: Model) -> Value:
+def agreement(model: Model, teacher: Model) -> Sample:
     """Agreement with the teacher's choice."""
-    return np.where(model.test.chosen == teacher.test.chosen, 1.0, 0.0)
+    return model.mean(np.where(model.test.chosen == teacher.test.chosen, 1.0, 0.0))
 
 
 @MEASURES.measure("nats", "lower", beside=("teacher",))
-def kl(model: Model, teacher: Model) -> Value:
+def kl(model: Model, teacher: Model) -> Sample:
     """KL from the teacher's distribution."""
-    return model.test.kl_from(teacher.test)
+    return model.mean(model.test.kl_from(teacher.test))
 
 
 @MEASURES.measure("nats", "lower", beside=("teacher",))
-def kl_scaled(model: Model, teacher: Model) -> Value:
+def kl_scaled(model: Model, teacher: Model) -> Sample:
     """KL from the teacher's distribution, both after temperature scaling."""
     if model.scaled is None or teacher.scaled is None:
         return model.missing
-    return model.scaled.kl_from(teacher.scaled)
+    return model.mean(model.scaled.kl_from(teacher.scaled))
 
 
 @MEASURES.measure("fraction", "higher", beside=("teacher",))
-def accuracy_teacher_right(model: Model, teacher: Model) -> Value:
+def accuracy_teacher_right(model: Model, teacher: Model) -> Sample:
     """Accuracy on questions that the teacher gets right."""
     return model.ratio(model.test.hits, teacher.test.hits)
 
 
 @MEASURES.measure("fraction", "higher", beside=("teacher",))
-def accuracy_teacher_wrong(model: Model, teacher: Model) -> Value:
+def accuracy_teacher_wrong(model: Model, teacher: Model) -> Sample:
     """Accuracy on questions that the teacher gets wrong."""
     return model.ratio(model.test.hits, 1 - teacher.test.hits)
 
 
 @MEASURES.measure("fraction", "higher", beside=("teacher", "pruned"))
-def recovery(model: Model, teacher: Model, pruned: Model) -> Value:
+def recovery(model: Model, teacher: Model, pruned: Model) -> Sample:
     """Share of the lost accuracy recovered.
 
     (student - pruned) / (teacher - pruned): 0 where nothing, 1 where all was recovered.
@@ -195,45 +188,28 @@ def recovery(model: Model, teacher: Model, pruned: Model) -> Value:
     return model.share(own - start, whole - start)
 
 
-def _log_loss(model: Model, answers: Answers) -> Sample:
-    """scikit-learn's log loss, where it does not cut off: it takes no probability below epsilon."""
-    from sklearn.metrics import log_loss
-
-    if answers.nll.max() > -np.log(np.finfo(np.float64).eps):
-        return model.mean(answers.nll)
-    labels = range(answers.logs.shape[1])
-    estimate = log_loss(answers.gold, answers.probabilities, labels=labels)
-    return replace(model.mean(answers.nll), estimate=float(estimate))
-
-
 def _calibration_error(model: Model, answers: Answers) -> Sample:
     points = answers.confidence, answers.hits
+    sample = uncertainty.calibration_error(*points, BINS, model.draws.questions)
     level, hit, mass = uncertainty.reliability(*points, BINS)
-    error = float((np.abs(hit - level) * mass).sum() / len(answers))
-    draws = uncertainty.calibration_error(*points, BINS, model.draws.questions)
-    return Sample(error, draws)
+    sample[0] = (np.abs(hit - level) * mass).sum() / len(answers)
+    return sample
 
 
 def _selective(model: Model, part: int) -> Sample:
-    once, drawn = (
-        uncertainty.selective_risk(model.test.confidence, model.test.hits, COVERED, counts)[part]
-        for counts in (None, model.draws.questions)
-    )
-    return Sample(float(once[0]), drawn)
+    points = model.test.confidence, model.test.hits
+    return uncertainty.selective_risk(*points, COVERED, model.draws.questions)[part]
 
 
 def _conformal(score: uncertainty.Score, alpha: float, part: int, model: Model) -> Sample:
     """Coverage (part 0) or mean size (1) of conformal sets."""
     if not len(model.held):
         return model.missing
-    once, drawn = (
-        uncertainty.conformal(model.test, model.held, score, alpha, *counts)[part]
-        for counts in ((None, None), (model.draws.questions, model.held_draws))
-    )
-    return Sample(float(once[0]), drawn)
+    counts = model.draws.questions, model.held_draws
+    return uncertainty.conformal(model.test, model.held, score, alpha, *counts)[part]
 
 
-def _on_raw(function: Callable[[Model], Value], _: Model, raw: Model) -> Value:
+def _on_raw(function: Callable[[Model], Sample], _: Model, raw: Model) -> Sample:
     return function(raw)
 
 

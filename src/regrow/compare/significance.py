@@ -82,7 +82,7 @@ def detectable(difference: Sample, confidence: float) -> float:
     Evaluation Review 19; Card et al. 2020, EMNLP, for natural language processing). NaN where the
     draws do not vary.
     """
-    error = float(np.std(difference.draws))
+    error = float(np.std(difference[1:]))
     factor = float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(POWER))
     return factor * error if error >= 1e-12 else np.nan
 

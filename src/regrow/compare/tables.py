@@ -27,7 +27,7 @@ def comparison_json(evidence: Evidence) -> dict[str, Any]:
         "seeds": len(evidence.seeds),
         **evidence.settings.model_dump(include={"accuracy", "confidence", "margin"}),
         "chance": as_json(evidence.chance),
-        "longest_choice": as_json(evidence.longest_choice.estimate),
+        "longest_choice": as_json(float(evidence.longest_choice[0])),
         "sweep": {
             str(cell.place): {
                 **asdict(cell.place),
@@ -118,7 +118,7 @@ def closeness(evidence: Evidence) -> dict[str, Any]:
     """
     students = [model for name, model in evidence.models.items() if start_of(name)]
     distances = [(one, MEASURES["kl_scaled"](one)) for one in students]
-    pairs = np.array([(one.test.hits.mean(), kl.estimate) for one, kl in distances if kl])
+    pairs = np.array([(one.test.hits.mean(), kl[0]) for one, kl in distances if kl is not None])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     varies = len(pairs) > 2 and (np.ptp(pairs, axis=0) > 0).all()
     spearman = float(spearmanr(pairs).statistic) if varies else np.nan

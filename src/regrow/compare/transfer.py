@@ -1,17 +1,13 @@
 """What retraining costs elsewhere: accuracy and distance to the teacher on other tasks' sets."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
-import numpy as np
-
-from regrow.compare.answers import Answers
-from regrow.compare.bootstrap import Interval, mean_interval
+from regrow.compare.bootstrap import Interval
 from regrow.compare.curves import Row
-from regrow.compare.study import LOSSES, METHODS, Cell, Study, cells_of
-from regrow.evaluate.accuracy import chance, mean
+from regrow.compare.evidence import CellEvidence, Evidence, gather
+from regrow.compare.study import LOSSES, Study, cells_of
 from regrow.evaluate.predictions import TRANSFER
 from regrow.support.files import as_json
 from regrow.support.schema import Compare, Sweep
@@ -28,26 +24,17 @@ def transfer_json(study: Study, sweep: Sweep, settings: Compare) -> Transfer:
 
     `kl` is from the teacher's distribution over the choices, in nats; the set `UNION` is all sets.
     """
-    teacher = study["teacher"]
-    splits = sorted({split for split in teacher.splits if split.startswith(TRANSFER)})
+    splits = sorted({one for one in study["teacher"].splits if one.startswith(TRANSFER)})
     groups = {split.removeprefix(TRANSFER): [split] for split in splits}
     if len(groups) > 1:
         groups[UNION] = splits
     found: Transfer = {}
     for stream, (name, members) in enumerate(groups.items(), start=FIRST_STREAM):
-        chances = chance(teacher.of_split(*members))
-        answers = {
-            run: Answers.of(predictions.of_split(*members), settings.accuracy)
-            for run, predictions in study.items()
-        }
-        interval = partial(mean_interval, settings=settings, stream=stream)
+        evidence = gather(study, sweep, settings, ("accuracy", "kl"), members, stream)
         found[name] = {
-            "questions": len(chances),
-            "chance": mean(chances),
-            "sweep": {
-                str(cell): as_json(_cell(answers, cell, sweep.seed, interval))
-                for cell in cells_of(sweep)
-            },
+            "questions": evidence.questions,
+            "chance": as_json(evidence.chance),
+            "sweep": {str(cell.place): as_json(_cell(evidence, cell)) for cell in evidence.cells},
         }
     return found
 
@@ -64,25 +51,12 @@ def transfer_rows(transfer: Transfer, sweep: Sweep) -> list[Row]:
     ]
 
 
-def _cell(
-    answers: Mapping[str, Answers],
-    cell: Cell,
-    seeds: Sequence[int],
-    interval: Callable[..., Interval],
-) -> dict[str, dict[str, Interval]]:
-    runs = {method: [answers[run] for run in cell.runs(method, seeds)] for method in METHODS}
-    hits = {method: np.stack([one.hits for one in each]) for method, each in runs.items()}
-    distances = {
-        method: np.stack([one.kl_from(answers["teacher"]) for one in runs[method]])
-        for method in METHODS[1:]
+def _cell(evidence: Evidence, cell: CellEvidence) -> dict[str, Mapping[str, Interval]]:
+    accuracies = {method: samples["accuracy"] for method, samples in cell.methods.items()}
+    changes = {
+        f"{loss}_change": evidence.interval(
+            "accuracy", accuracies[loss] - accuracies["teacher"], paired=True
+        )
+        for loss in LOSSES
     }
-    changes = {f"{loss}_change": hits[loss] - hits["teacher"] for loss in LOSSES}
-    gaps = {"difference": hits["distill"] - hits["finetune"], **changes}
-    distances["difference"] = distances["distill"] - distances["finetune"]
-    return {
-        "accuracy": {
-            **{name: interval(found, bounds=(0, 1)) for name, found in hits.items()},
-            **{name: interval(found, bounds=(-1, 1)) for name, found in gaps.items()},
-        },
-        "kl": {name: interval(found) for name, found in distances.items()},
-    }
+    return {**cell.intervals, "accuracy": {**cell.intervals["accuracy"], **changes}}
