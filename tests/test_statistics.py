@@ -280,6 +280,11 @@ def test_an_interval_says_when_it_cannot_be_had() -> None:
         assert found.estimate == 1.0 and np.isnan([found.low, found.high]).all()
 
 
+def test_a_rounding_error_is_not_above_0() -> None:
+    noise = 0.1 + 0.2 - 0.3
+    assert interval_of(np.array([noise, noise, noise, 0.5]), 0.5).low == 0 < noise
+
+
 def test_a_file_holds_rounded_numbers_and_null_for_what_cannot_be_had() -> None:
     nan = float("nan")
     values = {"a": Interval(nan, nan, nan), "b": Interval(1 / 3, nan, 0.5), "p": nan, "n": 3}

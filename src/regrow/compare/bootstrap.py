@@ -150,11 +150,12 @@ def interval_of(
     of n questions none differs, so with `confidence` at most 1 - (tail)^(1/n) of all questions do
     (Clopper and Pearson 1934, Biometrika 26(4)), each by no more than the bounds allow.
     """
+    sample = np.round(sample, 12)  # 0 is to be 0, and not a rounding error above it
     estimate, draws = float(sample[0]), sample[1:][np.isfinite(sample[1:])]
     tail = (1 - confidence) / 2
     if not np.isfinite(estimate):
         return UNKNOWN
-    if draws.size and np.ptp(draws) >= 1e-12:
+    if draws.size and np.ptp(draws) > 0:
         if centred:
             draws = draws - draws.mean() + estimate
         low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail]))
