@@ -28,21 +28,8 @@ def numbers(sweep: Sweep, test: int = 30, **changes: Any) -> tuple[Curves, dict[
     return all_curves(evidence), comparison_json(evidence)
 
 
-def elsewhere(scores: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Rows of two other tasks."""
-    return [
-        {"score": score, "sparsity": 0.2, "train_size": 600, "set": name, "questions": 50}
-        | {"measure": measure, "method": method, "estimate": 0.4, "low": 0.3, "high": None}
-        for score in scores
-        for name in ("one", "other")
-        for measure in ("accuracy", "kl")
-        for method in ("teacher", "pruned", "finetune", "distill")
-    ]
-
-
 def figures_of(sweep: Sweep, test: int = 30) -> dict[str, Figure]:
-    curves, about = numbers(sweep, test)
-    return figures({**curves, "transfer": elsewhere(tuple(sweep.score))}, about)
+    return figures(*numbers(sweep, test))
 
 
 def texts(figure: Figure) -> str:

@@ -42,10 +42,6 @@ OVER_SIZE = {  # a measure's file, label and the form of its numbers
     "ece": ("measures", "calibration error, %", PERCENT),
     "set_size": ("measures", f"LAC set size,\nchoices (alpha = {ALPHA})", None),
 }
-ELSEWHERE = {  # a measure's label, methods and the form of its numbers
-    "accuracy": ("accuracy, %", ORDER, PERCENT),
-    "kl": ("KL from the teacher, nats a question", ORDER[1:], "{x:g}"),
-}
 
 
 @style.settings()
@@ -69,8 +65,6 @@ def figures(curves: Curves, about: Row) -> dict[str, Figure]:
         drawn["train_size"] = _train_size(curves, sizes, note)
     if len(sparsities) > 1:
         drawn["conformal"] = _conformal(curves, max(sizes), note + students)
-    if "transfer" in curves:
-        drawn["transfer"] = transfer_figure(curves["transfer"], about)
     return drawn
 
 
@@ -178,40 +172,6 @@ def _draw_line(axes: Axes, place: int, row: Row, later: bool) -> None:
         around = "no interval" if np.isnan(low) else f"[{low:+.1f}, {high:+.1f}]"
         text = f"{value:+.1f} {around}"
     axes.text(1.03, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
-
-
-@style.settings()
-def transfer_figure(rows: Rows, about: Row) -> Figure:
-    """Other tasks: a column a measure, a row a score, a line a set.
-
-    At the smallest sparsity and the largest train size.
-    """
-    sparsity, size = min(values(rows, "sparsity")), max(values(rows, "train_size"))
-    shown = where(rows, sparsity=sparsity, train_size=size)
-    scores, sets = values(shown, "score"), values(shown, "set")
-    note = (
-        f"Sparsity {sparsity:g}, students trained on {size:,} questions. Bars: "
-        f"{100 * about['confidence']:g} % bootstrap intervals over questions and seeds."
-    )
-    heights = [0.6 * len(sets)] * len(scores)
-    figure, grid = style.panels([2.8] * len(ELSEWHERE), heights, note, left=1.3, sharey=True)
-    for axes, (score, measure) in zip(grid.flat, product(scores, ELSEWHERE), strict=True):
-        label, methods, form = ELSEWHERE[measure]
-        for place, method in enumerate(methods):
-            found = where(shown, score=score, measure=measure, method=method)
-            at = np.arange(len(found)) + 0.17 * (place - (len(methods) - 1) / 2)
-            parts = [column(found, name) for name in ("estimate", "low", "high")]
-            style.bars(axes, at, parts, METHODS[method], line="", flat=True)
-        axes.grid(visible=False)
-        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-        axes.xaxis.set_major_formatter(form)
-        axes.set_title(f"pruned by {score}", loc="left", fontsize=8)
-        axes.set_xlabel(label if score == scores[-1] else "")
-    counts = {row["set"]: f"{row['set']}\n(n = {row['questions']:,})" for row in shown}
-    grid[0, 0].set_yticks(range(len(sets)), [counts[name] for name in sets])
-    grid[0, 0].set_ylim(len(sets) - 0.5, -0.5)
-    style.legend(figure, ORDER)
-    return figure
 
 
 def _train_size(curves: Curves, sizes: list[int], note: str) -> Figure:
