@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from regrow.plan.fit import GIBI, Machine, advice
+from regrow.plan.fit import Machine, advice
 from regrow.plan.loads import Questions, trees_of
-from regrow.plan.study import SPEEDS, Rates, Row, Study, rows
+from regrow.plan.study import GIBI, SPEEDS, Rates, Row, Study, rows
 from regrow.report.console import console, print_tables
 from regrow.report.parts import Table
 from regrow.support.errors import UserError
@@ -170,9 +170,7 @@ def _notes(study: Study, machine: Machine, named: str) -> list[str]:
     return [
         f"Model: {study.params.model.source}; its shapes are from {named}.",
         f"Questions: {study.questions.source}.",
-        f"Engine: compute.device {compute.device}, dtype {compute.dtype}, mixed_precision "
-        f"{compute.mixed_precision}, processes {compute.processes}, shard {compute.shard}, "
-        f"micro_batch {compute.micro_batch}, checkpointing {compute.checkpointing}; "
+        f"Engine: {', '.join(f'{key} {value}' for key, value in compute)}; "
         f"{machine.memory / GIBI:.0f} GiB of {kind}.",
         f"Rates ({rates.source}): {speeds} TFLOP/s a device; {rates.start:.0f} s to start a stage; "
         f"{rates.disk / 1e9:.2g} GB/s of disk. Downloads are not counted.",

@@ -1,7 +1,8 @@
 """Accuracy at the bytes of the device: what lies on the frontier, and what follows of it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,11 @@ EQUAL = 0.05  # files whose bytes differ by no more are of equal size
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Contrast:
     """One question and what the data say; `one` - `other`, each a file or a pair of them.
 
     kind: which question. measure: of what the difference is. p: exact and two-sided for what is
-    right or wrong, of a t-test over questions for the rest.
+    right or wrong, of a t-test over questions for the rest. verdict: by whether p is clear.
     """
 
     kind: str
@@ -33,8 +34,7 @@ class Verdict:
     other: str
     difference: Interval
     p: float
-    holm_p: float = field(default=np.nan, kw_only=True)
-    verdict: str
+    verdict: Callable[[bool], str]
 
 
 def pareto(points: Mapping[str, tuple[float, float]]) -> set[str]:
@@ -66,18 +66,15 @@ class Judge:
         """A file's accuracy."""
         return self.interval(file.hits, (0, 1))
 
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[dict[str, Any]]:
         """All questions, corrected over all of them (Holm)."""
         found = [*self._losses(), *self._survives(), *self._at_equal_bytes()]
-        adjusted = holm([one.p for one in found])
-        level = 1 - self.settings.confidence
-        weaker = {"superior": "non-inferior", "inferior": "inconclusive"}
-        return [
-            replace(one, holm_p=p)
-            if p < level
-            else replace(one, holm_p=p, verdict=weaker.get(one.verdict, one.verdict))
-            for one, p in zip(found, adjusted, strict=True)
-        ]
+        said = []
+        for one, p in zip(found, holm([one.p for one in found]), strict=True):
+            numbers = vars(one) | {"holm_p": float(p)}
+            judged = numbers.pop("verdict")(p < 1 - self.settings.confidence)
+            said.append(as_json(numbers | {"verdict": judged}))
+        return said
 
     def _pairs(self) -> Iterator[tuple[File, File]]:
         """KL and CE of each cell and format."""
@@ -87,7 +84,7 @@ class Judge:
                 if other is not None:
                     yield file, other
 
-    def _losses(self) -> Iterator[Verdict]:
+    def _losses(self) -> Iterator[Contrast]:
         """KL - CE in each format: accuracy, scaled NLL, size of sets, agreement with F32."""
         for kl, ce in self._pairs():
             names = kl.name, ce.name
@@ -97,9 +94,9 @@ class Judge:
             if kl.form != EXACT:
                 gap = self.interval(kl.same - ce.same, (-1, 1))
                 p = paired_test(kl.same, ce.same).p
-                yield Verdict("loss", "agreement", *names, gap, p, verdict(gap, 0))
+                yield Contrast("loss", "agreement", *names, gap, p, partial(verdict, gap, 0))
 
-    def _survives(self) -> Iterator[Verdict]:
+    def _survives(self) -> Iterator[Contrast]:
         """The change of KL's lead from F32 to each format."""
         pairs = {(kl.cell, kl.form): (kl, ce) for kl, ce in self._pairs()}
         for (cell, form), (kl, ce) in pairs.items():
@@ -110,7 +107,7 @@ class Judge:
             names = f"{kl.name} - {ce.name}", f"{before[0].name} - {before[1].name}"
             yield self._of_hits("lead", *names, now, then, kl, ce)
 
-    def _at_equal_bytes(self) -> Iterator[Verdict]:
+    def _at_equal_bytes(self) -> Iterator[Contrast]:
         """Each quantised student against the teacher at its bytes."""
         teachers = [file for file in self.files.values() if file.method == "teacher"]
         teachers.sort(key=lambda file: file.bytes)
@@ -130,7 +127,7 @@ class Judge:
             else:
                 self.without_teacher.append(file.name)
 
-    def _between(self, file: File, low: File, high: File) -> Verdict:
+    def _between(self, file: File, low: File, high: File) -> Contrast:
         """A student against the teacher at bytes where there is none: between two of its formats.
 
         The estimate interpolates the teacher's accuracy over bytes. What a format of that size
@@ -149,29 +146,29 @@ class Judge:
         p = max(tests) if agree else 1.0
         teacher = f"teacher between {low.form} and {high.form}"
         judged = self._judged(found, file, low, high)
-        return Verdict("bytes", "accuracy", file.name, teacher, found, p, judged)
+        return Contrast("bytes", "accuracy", file.name, teacher, found, p, judged)
 
     def _of_hits(
         self, kind: str, one: str, other: str, hits: Array, others: Array, *files: File
-    ) -> Verdict:
+    ) -> Contrast:
         bounds = (-2.0, 2.0) if kind == "lead" else (-1.0, 1.0)
         found = self.interval(hits - others, bounds)
         p = paired_test(hits, others).p
-        return Verdict(kind, "accuracy", one, other, found, p, self._judged(found, *files))
+        return Contrast(kind, "accuracy", one, other, found, p, self._judged(found, *files))
 
-    def _judged(self, found: Interval, *files: File) -> str:
+    def _judged(self, found: Interval, *files: File) -> Callable[[bool], str]:
         """At the margin of the study; nothing where no file clearly beats the longest choice."""
         if not any(self.accuracy(file).low > self.floor for file in files):
-            return "nothing regrew"
-        return verdict(found, self.settings.margin)
+            return lambda _: "nothing regrew"
+        return partial(verdict, found, self.settings.margin)
 
-    def _of_values(self, kind: str, measure: str, one: str, other: str, gap: Array) -> Verdict:
+    def _of_values(self, kind: str, measure: str, one: str, other: str, gap: Array) -> Contrast:
         """For a measure of which less is better: superior is less."""
         found = self.interval(gap)
         over = gap.mean(axis=0)
         p = float(stats.ttest_1samp(over, 0).pvalue) if np.ptp(over) > 0 else np.nan
         turned = Interval(-found.estimate, -found.high, -found.low)
-        return Verdict(kind, measure, one, other, found, p, verdict(turned, 0))
+        return Contrast(kind, measure, one, other, found, p, partial(verdict, turned, 0))
 
 
 def frontier_json(
@@ -204,5 +201,5 @@ def frontier_json(
             for name, file in files.items()
         },
         "without_teacher": judge.without_teacher,
-        "verdicts": [as_json(asdict(one)) for one in verdicts],
+        "verdicts": verdicts,
     }

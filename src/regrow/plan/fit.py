@@ -5,10 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from regrow.plan.study import Row, device_bytes
+from regrow.plan.study import GIBI, Row, device_bytes
 from regrow.support.schema import Compute
-
-GIBI = 2**30
 
 
 @dataclass(frozen=True, slots=True)

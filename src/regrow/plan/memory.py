@@ -52,13 +52,8 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
     """Peak bytes on a device of training steps after the first, which makes AdamW's states.
 
     The peak lies behind the forward pass, with all activations, or at the end of the backward pass,
-    with all gradients.
-
-    Args:
-        shape: the model.
-        load: the largest micro-batch of a rank.
-        compute: its types and processes.
-        accumulated: whether gradients of an earlier micro-batch are there from the start.
+    with all gradients. `load` is the largest micro-batch of a rank; `accumulated` is whether
+    gradients of an earlier one are there from the start.
     """
     own = BYTES[compute.dtype]
     width = 2 if compute.mixed_precision else own
@@ -94,13 +89,7 @@ def training(shape: Shape, load: Load, compute: Compute, accumulated: bool) -> i
 
 
 def inference(shape: Shape, load: Load, compute: Compute) -> int:
-    """Peak bytes on a device of a forward pass with no backward pass.
-
-    Args:
-        shape: the model.
-        load: the largest batch.
-        compute: its types and processes.
-    """
+    """Peak bytes on a device of a forward pass with no backward pass over the largest batch."""
     own = BYTES[compute.dtype]
     width = 2 if compute.mixed_precision else own
     hidden, neurons = int(shape.config.hidden_size), int(shape.config.intermediate_size)

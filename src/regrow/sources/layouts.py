@@ -135,29 +135,20 @@ def _of_columns(place: str, row: Mapping[str, Any], columns: Columns) -> Parts:
         choices = _checked_list(field_at(place, row, columns.choices), columns.choices)
     else:
         choices = [field_at(place, row, name) for name in columns.choices]
-    key = field_at(place, row, columns.answer)
-    found = [
-        index
-        for index, text in enumerate(choices)
-        if (type(key) is int and key == index)
-        or (type(key) is str and key in (text, str(index), ascii_uppercase[index : index + 1]))
-    ]
-    if len(found) != 1:
-        raise ValueError(
-            f"{columns.answer} {key!r} names no choice (or several); it must be an index from 0, a "
-            "letter from A or a choice's text"
-        )
-    return field_at(place, row, columns.stem), choices, found[0]
+    key, places = field_at(place, row, columns.answer), range(len(choices))
+    names = places, [str(index) for index in places], ascii_uppercase[: len(choices)], choices
+    return field_at(place, row, columns.stem), choices, _chosen(columns.answer, key, *names)
 
 
-def _chosen(field: str, key: Any, labels: Sequence[Any]) -> int:
-    """The index of the one label that the row's `field` names."""
+def _chosen(field: str, key: Any, *labels: Sequence[Any]) -> int:
+    """The index of the one choice that the row's `field` names, by its label of any kind."""
+    pairs = [pair for of_kind in labels for pair in enumerate(of_kind)]
     # JSON's true equals the label 1.
-    found = [i for i, label in enumerate(labels) if type(label) is type(key) and label == key]
+    found = {index for index, label in pairs if type(label) is type(key) and label == key}
     if len(found) != 1:
-        listed = ", ".join(map(str, labels))
+        listed = ", ".join(dict.fromkeys(str(label) for _, label in pairs))
         raise ValueError(f"{field} {key!r} names no choice (or several); the choices are {listed}")
-    return found[0]
+    return found.pop()
 
 
 def _labels_and_texts(choices: Any) -> tuple[list[Any], list[Any]]:

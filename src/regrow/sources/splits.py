@@ -39,15 +39,11 @@ def split(
         return hashlib.sha256(f"{seed}\n{source.questions[index].id}".encode()).digest()
 
     order = sorted(range(count), key=place)
+    questions, answers = ([part[index] for index in order] for part in source)
     *front, last = sizes.values()
     starts = [sum(front[:part]) for part in range(len(front))] + [count - last]
-    return [
-        Labelled(
-            [source.questions[i] for i in order[start : start + size]],
-            [source.answers[i] for i in order[start : start + size]],
-        )
-        for start, size in zip(starts, sizes.values(), strict=True)
-    ]
+    parts = [slice(start, start + size) for start, size in zip(starts, sizes.values(), strict=True)]
+    return [Labelled(questions[part], answers[part]) for part in parts]
 
 
 def check_disjoint(source: Labelled, test_source: Labelled) -> None:

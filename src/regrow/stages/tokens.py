@@ -5,10 +5,10 @@ from pathlib import Path
 from regrow.device.tokens import Asked, write_asked
 from regrow.evaluate.predictions import SPLITS
 from regrow.model.folders import load_tokenizer
-from regrow.model.trees import build_trees
+from regrow.model.setup import read_trees
 from regrow.support.files import replacing
 from regrow.tasks.prompts import Format, context, continuations
-from regrow.tasks.questions import read_labels, read_questions
+from regrow.tasks.questions import read_labels
 
 
 def main(tokenizer: Path, questions: Path, labels: Path, prompt_format: Format, out: Path) -> None:
@@ -16,9 +16,8 @@ def main(tokenizer: Path, questions: Path, labels: Path, prompt_format: Format, 
     loaded = load_tokenizer(tokenizer)
     found = []
     for split in SPLITS:
-        asked = read_questions(questions / f"{split}.jsonl")
+        asked, trees = read_trees(questions / f"{split}.jsonl", loaded, prompt_format)
         answers = read_labels(labels / f"{split}.jsonl", asked)
-        trees = build_trees(loaded, asked, prompt_format)
         for question, answer, tree in zip(asked, answers, trees, strict=True):
             choices = continuations(question, prompt_format)
             found.append(

@@ -19,12 +19,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from regrow.support import ranks
+from regrow.support.environment import LIBRARIES
 from regrow.support.files import file_hash, replacing
 from regrow.support.schema import Compute
 
 STATES = Path(".regrow")
 PROGRESS = "progress.json"
-LIBRARIES = ("numpy", "safetensors", "tokenizers", "torch", "transformers")
 
 
 class Unfinished:
