@@ -39,7 +39,8 @@ def split(
         return hashlib.sha256(f"{seed}\n{source.questions[index].id}".encode()).digest()
 
     order = sorted(range(count), key=place)
-    questions, answers = ([part[index] for index in order] for part in source)
+    questions = [source.questions[index] for index in order]
+    answers = [source.answers[index] for index in order]
     *front, last = sizes.values()
     starts = [sum(front[:part]) for part in range(len(front))] + [count - last]
     parts = [slice(start, start + size) for start, size in zip(starts, sizes.values(), strict=True)]
