@@ -137,7 +137,7 @@ def test_what_is_not_known_is_one_sentence(tmp_path, monkeypatch):
     assert "dvc repro fetch" in str(said) and "mine.config.json" in str(said)
     (tmp_path / "mine.config.json").write_text("[]")
     said = regrow(monkeypatch, tmp_path, "plan", "--study", "mine.yaml", "--memory", "80")
-    assert "mine.config.json is no configuration" in str(said)
+    assert "mine.config.json holds no keys" in str(said)
     shutil.copy(OLMO.with_suffix(".config.json"), tmp_path / "mine.config.json")
     (tmp_path / "mine.lengths.json").write_text('{"_source": "x", "lengths": [[0, [1]]]}')
     said = regrow(monkeypatch, tmp_path, "plan", "--study", "mine.yaml", "--memory", "80")

@@ -1,9 +1,7 @@
 """Measure the study's files on this machine: size, memory, speed and energy."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from regrow.device.files import EXACT
 from regrow.device.measure import UNITS, describe_machine, machine_name, repeat
@@ -12,13 +10,13 @@ from regrow.report.files import in_form, read_json
 from regrow.support.errors import UserError
 from regrow.support.files import write_json
 
+REPETITIONS = 5
+
 
 def main(
     models: Path = Path("edge/models"),
     records: Path = Path("edge/metrics/files"),
     out: Path = Path("results/edge"),
-    machine: str = "",
-    repetitions: Annotated[int, typer.Option(min=1)] = 5,
     again: bool = False,
 ) -> None:
     """Measure one file of each layout, 1 and 2 threads, in turn; write --out/MACHINE.json.
@@ -31,8 +29,6 @@ def main(
         models: the folder of GGUF files.
         records: the folder of their records.
         out: the folder of measurements.
-        machine: its name, else that of its processor.
-        repetitions: of every measurement.
         again: measure what is measured too.
     """
     library()
@@ -46,7 +42,7 @@ def main(
     if not found:
         raise UserError(f"{records} holds no record of a file; `make edge` makes them")
     described = describe_machine()
-    path = out / f"{machine or machine_name(described)}.json"
+    path = out / f"{machine_name(described)}.json"
     with in_form(path):
         known = dict(read_json(path)["layouts"]) if path.exists() else {}
     todo = {}
@@ -55,11 +51,11 @@ def main(
             check_recorded(models / f"{names[0]}.gguf", records / f"{names[0]}.json")
             todo[layout] = models / f"{names[0]}.gguf"
     if todo:
-        print(f"{len(todo)} files, {repetitions} times, 1 and 2 threads.", flush=True)
-        for layout, figures in repeat(todo, (1, 2), repetitions).items():
+        print(f"{len(todo)} files, {REPETITIONS} times, 1 and 2 threads.", flush=True)
+        for layout, figures in repeat(todo, (1, 2), REPETITIONS).items():
             name = layouts[layout][0]
             of_file = {key: found[name][key] for key in ("format", "bytes")}
             known[layout] = {"measured": name, **of_file, "threads": figures}
-        settings = {"repetitions": repetitions, "units": UNITS}
+        settings = {"repetitions": REPETITIONS, "units": UNITS}
         write_json(path, {"machine": described, **settings, "layouts": known})
     print(path.as_posix())

@@ -1,8 +1,8 @@
 """Print what a study takes before it runs: memory, disk, operations, time, and whether it fits."""
 
-import json
 import os
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,50 +94,40 @@ def _configuration(params: Params, study: Path) -> tuple[Any, str]:
     """The model's configuration, and where it is from."""
     from transformers import AutoConfig
 
-    beside = study.with_suffix(".config.json")
-    if _same(params, "model") and Path("models/base/config.json").is_file():
-        path = Path("models/base/config.json")
-    elif beside.is_file():
-        path = beside
-    else:
-        raise UserError(
-            f"nothing says how large {params.model.source} is: run `dvc repro fetch`, or put its "
-            f"published config.json at {beside}"
-        )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+    from regrow.model.folders import loading
+
+    path = Path("models/base/config.json")
+    if not _same(params, "model") or not path.is_file():
+        path = study.with_suffix(".config.json")
+    source = params.model.source
+    advice = f"run `dvc repro fetch`, or put the published config.json of {source} there"
+    values = read_json(path, advice)
+    with loading(f"{path} is no configuration of a model"):
         config = AutoConfig.for_model(**values)
-    except Exception as error:  # transformers raises whatever it trips over
-        raise UserError(f"{path} is no configuration of a model: {error}") from error
     said = f" ({values['_published']})" if "_published" in values else ""
     return config, f"{path}{said}"
 
 
 def _questions(params: Params, study: Path) -> Questions:
     """How long the questions are, in tokens."""
-    from regrow.model.folders import load_tokenizer
-    from regrow.model.trees import build_trees
-    from regrow.tasks.questions import read_questions
+    base, train = Path("models/base"), Path("data/questions/train.jsonl")
+    if _same(params, "model", "data") and train.is_file() and base.is_dir():
+        from regrow.model.folders import load_tokenizer
+        from regrow.model.setup import read_trees
 
-    beside = study.with_suffix(".lengths.json")
-    train = Path("data/questions/train.jsonl")
-    if _same(params, "model", "data") and train.is_file() and Path("models/base").is_dir():
-        trees = build_trees(
-            load_tokenizer(Path("models/base")), read_questions(train), params.prompt.format
-        )
+        _, trees = read_trees(train, load_tokenizer(base), params.prompt.format)
         return Questions(trees, f"all {len(trees)} questions of {train}")
-    if not beside.is_file():
-        raise UserError(
-            f"nothing says how long the questions of {params.data.source} are: run "
-            f"`dvc repro fetch questions`, or put a sample of their lengths at {beside}"
-        )
-    advice = "it must hold `lengths`, as [[context, [choice, …]], …] in tokens, and `_source`"
-    values = read_json(beside, advice)
-    with in_form(beside, advice):
+    path = study.with_suffix(".lengths.json")
+    advice = (
+        "run `dvc repro fetch questions`, or put a sample of their lengths there: `lengths`, as "
+        "[[context, [choice, …]], …] in tokens, and `_source`"
+    )
+    values = read_json(path, advice)
+    with in_form(path, advice):
         trees, source = trees_of(values["lengths"]), values["_source"]
         if not trees or not all(tree.context and all(tree.branches) for tree in trees):
             raise ValueError("a length is 0")
-    return Questions(trees, f"{beside}, {len(trees)} questions ({source})")
+    return Questions(trees, f"{path}, {len(trees)} questions ({source})")
 
 
 def _stated(compute: Compute, rate: float | None) -> Rates:
@@ -180,7 +170,8 @@ def _notes(study: Study, machine: Machine, named: str) -> list[str]:
 def _fields(row: dict[str, Any]) -> list[str]:
     sizes = [f"{row[key] / GIBI:.2f}" if row[key] else "" for key in ("device", "host", "disk")]
     flops = f"{row['flops'] / 1e15:.3g}" if row["flops"] else ""
-    return [row["stage"], row["what"], str(row["runs"]), *sizes, flops, _time(row["seconds"])]
+    time = "" if row["seconds"] is None else str(timedelta(seconds=round(row["seconds"])))
+    return [row["stage"], row["what"], str(row["runs"]), *sizes, flops, time]
 
 
 def _total(found: list[Row]) -> dict[str, Any]:
@@ -193,13 +184,3 @@ def _total(found: list[Row]) -> dict[str, Any]:
         "flops": sum(row.flops * row.runs for row in found),
         "seconds": sum((row.seconds or 0) * row.runs for row in found),
     }
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

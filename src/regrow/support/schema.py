@@ -184,8 +184,7 @@ class Sweep(Section):
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
-        for name in ("score", "sparsity", "train_size", "seed"):
-            values = getattr(self, name)
+        for name, values in self:
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} repeats a value")
         return self
