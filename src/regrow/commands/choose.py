@@ -4,9 +4,10 @@ from pathlib import Path
 
 import typer
 
-from regrow.device.choice import HEAD, doubts, fitting, read_rows, row_fields
+from regrow.device.choice import doubts, fitting, read_rows
 from regrow.device.measure import describe_machine, machine_name
 from regrow.report.files import in_form, read_json
+from regrow.report.tables import DEVICE, file_fields
 
 
 def main(
@@ -40,7 +41,7 @@ def main(
         print(f"Nothing fits; the smallest file is {smallest.name} ({smallest.megabytes:.1f} MB).")
         raise typer.Exit(1)
     for row in fit:
-        fields = zip(HEAD, row_fields(row), strict=True)
+        fields = zip(DEVICE, file_fields(row), strict=True)
         print("  ".join(f"{head}: {text}" for head, text in fields))
         for doubt in doubts(row, fit[0], min_decode):
             print(f"    {doubt}")

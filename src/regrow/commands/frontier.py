@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from regrow.device.choice import HEAD, VERDICTS, read_rows, row_fields, verdict_fields
+from regrow.device.choice import read_rows
 from regrow.device.measure import describe_machine, machine_name
 from regrow.report.console import print_tables
 from regrow.report.files import in_form, read_json
 from regrow.report.parts import Table
+from regrow.report.tables import DEVICE, VERDICTS, file_fields, verdict_fields
 
 
 def main(
@@ -34,7 +35,7 @@ def main(
     with in_form(metrics):
         rows = read_rows(found, speeds, threads)
         tables = [
-            Table("Models on the device", HEAD, [row_fields(row) for row in rows]),
+            Table("Models on the device", DEVICE, [file_fields(row) for row in rows]),
             Table("Verdicts", VERDICTS, [verdict_fields(one) for one in found["verdicts"]]),
         ]
         level = f"{100 * found['confidence']:g} %"

@@ -6,11 +6,15 @@ A section's function takes the set and what its file holds, and gives what stand
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from regrow.report import words
 from regrow.report.files import Json, Source, read_json
 from regrow.report.parts import Field, Fold, Part, Table
 from regrow.report.words import CANNOT_SAY, LABELS, NOTHING_REGREW
+
+if TYPE_CHECKING:  # it loads SciPy, which tables do without
+    from regrow.device.choice import Row
 
 PLACE = ("Score", "Sparsity", "Train questions", "Parameters kept")
 HEADLINES = ["nll_scaled", "information", "nll", "ece", "lac_size_0.1", "agreement", "recovery"]
@@ -28,6 +32,13 @@ NAMED = (
 OTHER_TASKS = {
     "accuracy": ("Accuracy, %", "fraction"),
     "kl": ("KL from the teacher, nats", "nats"),
+}
+DEVICE = ("Model", "MB", "Accuracy, %", "Prefill/s", "Decode/s", "Peak MB", "On the frontier")
+VERDICTS = ("Question", "Measure", "One", "Other", "One - other", "p, Holm", "Verdict")
+CONTRASTS = {
+    "loss": "KL against CE",
+    "lead": "KL's lead, against F32",
+    "bytes": "student against teacher at its bytes",
 }
 NOISE = "One thread of llama.cpp; noisy: repetitions differ by more than 15 % of the median."
 UNMEASURED = "Speeds are not measured: run make measure."
@@ -179,18 +190,38 @@ def elsewhere(source: Source, found: Json) -> Iterator[Part]:
         yield Table(f"Other tasks: {caption}", head, rows)
 
 
+def file_fields(row: "Row") -> list[str]:
+    """A file on the device under `DEVICE`; what is not measured is a dash."""
+    speeds = []
+    for name in ("prefill_per_s", "decode_per_s", "peak_mb"):
+        spread = row.speed.get(name)
+        speeds.append(f"{spread['median']:g}{' (noisy)' * spread['noisy']}" if spread else "-")
+    on = ", ".join(["bytes"] * row.on_bytes + ["decode"] * row.on_decode)
+    return [row.name, f"{row.megabytes:.1f}", words.interval(row.accuracy), *speeds, on]
+
+
+def verdict_fields(one: Json) -> list[str]:
+    """A verdict on the device's files under `VERDICTS`."""
+    unit = "fraction" if one["measure"] in ("accuracy", "agreement") else "nats"
+    return [
+        *(CONTRASTS.get(one["kind"], one["kind"]), one["measure"], one["one"], one["other"]),
+        *(words.quantity(one["difference"], unit, "+"), words.p_value(one["holm_p"])),
+        one["verdict"],
+    ]
+
+
 def on_the_device(source: Source, found: Json) -> Iterator[Part]:
     """What `judge` wrote below edge/, with the speeds of each machine that measured."""
     # SciPy and matplotlib are loaded, which other tables do without.
-    from regrow.device.choice import HEAD, VERDICTS, read_rows, row_fields, verdict_fields
+    from regrow.device.choice import read_rows
     from regrow.report.images import figure
 
     machines = sorted((source.folder / "results" / "edge").glob("*.json"))
     for measured in [read_json(machine) for machine in machines] or [{}]:
         on = f" on {measured['machine']['processor']}" if measured else ""
-        rows = [row_fields(row) for row in read_rows(found, measured, 1)]
+        rows = [file_fields(row) for row in read_rows(found, measured, 1)]
         note = NOISE if measured else UNMEASURED
-        yield Table(f"Models on the device{on}, best first", HEAD, rows, note)
+        yield Table(f"Models on the device{on}, best first", DEVICE, rows, note)
     verdicts = [verdict_fields(one) for one in found["verdicts"]]
     yield Table("Verdicts, Holm over all of them", VERDICTS, verdicts, look="words")
     drawn = source.folder / "edge" / "plots" / "frontier.svg"
