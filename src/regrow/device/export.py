@@ -1,6 +1,5 @@
 """A model folder as a GGUF file, the format of llama.cpp, tensor by tensor."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from regrow.device.runtime import UNPADDED
 from regrow.device.tokens import add_tokenizer
 from regrow.support.errors import UserError
-from regrow.support.files import replacing
+from regrow.support.files import in_form, read_json, replacing
 
 ARCHITECTURES = {
     "llama": gguf.MODEL_ARCH.LLAMA,
@@ -43,8 +42,7 @@ def write_gguf(
     memory at a time.
 
     Args:
-        folder: a model folder of safetensors with its configuration and tokenizer.json.
-        out: the file; written whole or not at all.
+        folder: safetensors with their configuration and tokenizer.json.
         dtype: of the matrices; vectors are F32 in every GGUF file.
         multiple_of: 1 pads nothing.
         pre_tokenizer: llama.cpp's name for how the tokenizer splits a text into words, as a source
@@ -88,15 +86,13 @@ def write_gguf(
 
 
 def _config(folder: Path) -> Config:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path, advice = folder / "config.json", "export a folder that holds a model"
+    config = read_json(path, advice)
+    with in_form(path, advice):
         kind = config["model_type"]
         for key in ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size"):
             if type(config[key]) is not int or config[key] < 1:
                 raise ValueError(f"{key} is {config[key]!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{folder} holds no model configuration ({said})") from None
     if kind not in ARCHITECTURES:
         raise UserError(
             f"{folder} holds a model of the architecture {kind!r}; only "
@@ -111,10 +107,10 @@ def _config(folder: Path) -> Config:
     ):
         if value != allowed:
             raise UserError(
-                f"{folder / 'config.json'}: {key} is {value!r}, and only a model with {allowed!r} "
-                "can be exported to GGUF"
+                f"{path}: {key} is {value!r}, and only a model with {allowed!r} can be exported to "
+                "GGUF"
             )
-    return dict(config)
+    return config
 
 
 def _add_settings(writer: Any, config: Config, dtype: str, width: int) -> None:

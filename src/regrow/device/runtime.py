@@ -116,15 +116,9 @@ def check_recorded(path: Path, record: Path) -> dict[str, Any]:
 def quantise(source: Path, out: Path, form: str, embeddings: str = "Q8_0") -> dict[str, str]:
     """Quantise an F32 or F16 file by llama.cpp's own function.
 
-    Args:
-        source: the GGUF file, as `write_gguf` writes it.
-        out: the file to write, whole or not at all.
-        form: a name of `FORMATS`, or one with `PURE` behind it.
-        embeddings: a name of `EMBEDDINGS`; not read for a pure format.
-
-    Returns:
-        The tensors that fell back to another type, each with llama.cpp's words; they are printed
-        too.
+    form: a name of `FORMATS`, or one with `PURE` behind it. embeddings: a name of `EMBEDDINGS`; not
+    read for a pure format. Returns the tensors that fell back to another type, each with
+    llama.cpp's words; they are printed too.
 
     Raises:
         UserError: there is no such format, a width does not fit it, or the file is broken.

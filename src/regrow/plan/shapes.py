@@ -42,13 +42,10 @@ class Shape:
     """A model, dense or pruned.
 
     Attributes:
-        config: its configuration.
         parameters: in all; tied matrices count once.
         layer: parameters of a decoder layer.
         outside: all but those of the layers: embedding, last norm, output matrix.
-        embedding: parameters of the embedding.
         tied: whether the output matrix is the embedding's.
-        costs: its operations.
     """
 
     config: Any
