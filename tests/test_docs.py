@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -282,10 +284,13 @@ def test_the_tables_of_rates_are_those_of_their_tries(study):
         start = f"{ {'CE': 'finetune', 'KL': 'distill'}[loss] }-{name.replace(' ', '-')}"
         for rate, cell in zip(rates, cells, strict=False):
             if cell:
-                shown[f"{start}-{rate}"] = cell.replace("*", "").split()[0]
-    tried = {}
+                seeds = re.search(r"(\d) seeds", cell)
+                accuracy = cell.replace("*", "").split()[0]
+                shown[f"{start}-{rate}"] = (int(seeds[1]) if seeds else 1, accuracy)
+    tries = defaultdict(list)
     for path in (ROOT / "tuning" / study).glob("*-*.json"):
         loss, score, sparsity, _, _, rate = path.stem.split("-", 5)
         accuracy = json.loads(path.read_bytes())["calibration.accuracy_per_character"]
-        tried[f"{loss}-{score}-{sparsity}-{rate}"] = f"{100 * accuracy:.1f}"
+        tries[f"{loss}-{score}-{sparsity}-{rate}"].append(100 * accuracy)
+    tried = {name: (len(found), f"{fmean(found):.1f}") for name, found in tries.items()}
     assert shown == tried
