@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from regrow.compare.curves import all_curves
 from regrow.compare.evidence import gather
 from regrow.compare.tables import comparison_json
-from regrow.plot.figures import accuracy_figure, difference_figure, figures
-from regrow.plot.rows import Curves
+from regrow.plot.figures import Curves, accuracy_figure, difference_figure, figures
 from regrow.plot.style import save
 from regrow.support.schema import Sweep
 from simulated import compare_settings, simulated_study, sweep_of
@@ -123,8 +122,4 @@ def test_plot_stands_on_support_alone_and_importance_on_the_style_alone() -> Non
     for path in (ROOT / "src/regrow/plot").glob("*.py"):
         rooms = {name.split(".")[1] for name in imported(path) if name.startswith("regrow.")}
         assert rooms <= {"plot", "support"}
-    assert (
-        imported(ROOT / "src/regrow/plot/style.py")
-        & {f"regrow.plot.{name}" for name in ("figures", "rows")}
-        == set()
-    )
+    assert "regrow.plot.figures" not in imported(ROOT / "src/regrow/plot/style.py")
