@@ -3,14 +3,11 @@
 import shutil
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from regrow.compare.study import run_names
 from regrow.report.provenance import of_sweep
 from regrow.support.errors import UserError
 from regrow.support.files import read_yaml, replacing
 from regrow.support.params import read_params
-from regrow.support.schema import Params
 
 ENVIRONMENT = Path("environment.json")
 WHOLE = ("metrics/summary.json", "metrics/compare", "metrics/importance.json")
@@ -22,6 +19,8 @@ def main(out: Path) -> None:
     Args:
         out: folder to write; one that exists is replaced.
     """
+    from dvc.utils.serialize import dump_yaml
+
     params = read_params()
     runs = run_names(params.sweep)
     results = [
@@ -33,7 +32,9 @@ def main(out: Path) -> None:
     with replacing(out) as beside:
         beside.mkdir()
         shutil.copyfile("params.yaml", beside / "params.yaml")
-        _copy_lock(Path("dvc.lock"), beside / "dvc.lock", params)
+        # DVC keeps what it knows of earlier sweeps in dvc.lock; the copy holds this one only.
+        lock = read_yaml(Path("dvc.lock"), "run `dvc repro` first")
+        dump_yaml(beside / "dvc.lock", lock | {"stages": of_sweep(lock, params.model_dump())})
         _copy(ENVIRONMENT, beside / ENVIRONMENT, f"regrow doctor --record {ENVIRONMENT}")
         for path in results:
             _copy(Path(path), beside / path)
@@ -50,13 +51,3 @@ def _copy(source: Path, target: Path, made_by: str = "dvc repro") -> None:
         shutil.copytree(source, target, copy_function=shutil.copyfile)
     else:
         shutil.copyfile(source, target)
-
-
-def _copy_lock(source: Path, target: Path, params: Params) -> None:
-    """DVC keeps what it knows of earlier sweeps in dvc.lock; the copy holds this one only."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    lock = read_yaml(source, "run `dvc repro` first")
-    lock["stages"] = of_sweep(lock, params.model_dump())
-    with target.open("w", encoding="utf-8") as file:
-        yaml.dump(lock, file)

@@ -9,7 +9,7 @@ from typing import Any
 import gguf
 
 from regrow.support.errors import UserError
-from regrow.support.files import read_json
+from regrow.support.files import in_form, read_json
 from regrow.tasks.questions import json_lines, write_lines
 
 GPT2 = ("ByteLevel", True)  # with GPT-2's own pattern
@@ -51,10 +51,8 @@ def write_asked(path: Path, asked: Sequence[Asked]) -> None:
 
 def read_asked(path: Path) -> list[Asked]:
     """Read what `write_asked` wrote."""
-    try:
+    with in_form(path, "make it again"):
         found = [Asked(**row) for _, row in json_lines(path)]
-    except TypeError as error:
-        raise UserError(f"{path} holds no questions in tokens ({error}); make it again") from None
     if not found:
         raise UserError(f"{path} holds no question; make it again")
     return found
