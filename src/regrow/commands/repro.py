@@ -3,9 +3,9 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from graphlib import TopologicalSorter
+from pathlib import Path
 from subprocess import Popen
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ def main(jobs: Annotated[int | None, typer.Option(min=1, help=AT_ONCE)] = None) 
     """
     slots = devices(read_params().compute, jobs)
     order, waiting = plan()
-    locked = list(_locked())
+    locked = _locked()
     try:
         failed = run(order, waiting, slots)
     finally:
@@ -90,29 +90,28 @@ def run(order: list[str], waiting: dict[str, set[str]], slots: list[dict[str, st
     jobs: dict[int, tuple[str, dict[str, str], Popen[bytes]]] = {}
     ready: list[str] = []
     failed: list[str] = []
-    with passing_on(jobs):
-        while work.is_active():
-            ready = sorted([*ready, *work.get_ready()], key=order.index)
-            while ready and slots and not failed:
-                name, slot = ready.pop(0), slots.pop(0)
-                command = [*DVC, "repro", "--single-item", name]
-                process = Popen(command, env=os.environ | slot, start_new_session=True)
-                # Kept, for of one that is not, `subprocess` itself may take the status.
-                jobs[process.pid] = (name, slot, process)
-            if not jobs:
-                break
-            pid, status = os.wait()
-            name, slot, _ = jobs.pop(pid)
-            slots.append(slot)
-            if status:
-                failed.append(name)
-            else:
-                work.done(name)
+    pass_on(jobs)
+    while work.is_active():
+        ready = sorted([*ready, *work.get_ready()], key=order.index)
+        while ready and slots and not failed:
+            name, slot = ready.pop(0), slots.pop(0)
+            command = [*DVC, "repro", "--single-item", name]
+            process = Popen(command, env=os.environ | slot, start_new_session=True)
+            # Kept, for of one that is not, `subprocess` itself may take the status.
+            jobs[process.pid] = (name, slot, process)
+        if not jobs:
+            break
+        pid, status = os.wait()
+        name, slot, _ = jobs.pop(pid)
+        slots.append(slot)
+        if status:
+            failed.append(name)
+        else:
+            work.done(name)
     return failed
 
 
-@contextmanager
-def passing_on(jobs: dict[int, Any]) -> Iterator[None]:
+def pass_on(jobs: dict[int, Any]) -> None:
     """Let an interruption reach the stages that run, and end when they have ended."""
 
     def stop(number: int, _frame: object) -> None:
@@ -124,13 +123,8 @@ def passing_on(jobs: dict[int, Any]) -> Iterator[None]:
                 os.wait()
         sys.exit(128 + number)
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
 
 
 # DVC appends to dvc.lock what it has not held yet, in the order in which stages end.
@@ -142,18 +136,15 @@ def write_lock_order(before: list[str], order: list[str]) -> None:
     from dvc.utils.serialize import modify_yaml
 
     with Repo(_wait_for_lock=True) as repo, repo.lock:
-        now = list(_locked())
+        now = _locked()
         wanted = [name for name in dict.fromkeys([*before, *order, *now]) if name in now]
         if wanted != now:
             with modify_yaml("dvc.lock") as data:
                 data["stages"] = {name: data["stages"][name] for name in wanted}
 
 
-def _locked() -> dict[str, Any]:
+def _locked() -> list[str]:
     """The stages that dvc.lock holds."""
     from dvc.utils.serialize import load_yaml
 
-    try:
-        return dict(load_yaml("dvc.lock").get("stages", {}))
-    except OSError:
-        return {}
+    return list(load_yaml("dvc.lock").get("stages", {})) if Path("dvc.lock").exists() else []
