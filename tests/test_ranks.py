@@ -52,6 +52,8 @@ MODELS = {
     for tied in (True, False)
 }
 QUICK = [("llama-tied", "ce", True), ("olmo2-untied", "kl", True), ("llama-untied", "kl", False)]
+# Of the embedding: 2, 3 and 4 ranks have to share it evenly where it is tied.
+ROWS = len(tiny_tokenizer()) // 12 * 12 + 12
 # Cases that processes run before new ones start: every sharded model has groups of its own, whose
 # threads stay, and spin where another rank has let its model go.
 AT_ONCE = 12
@@ -74,11 +76,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models and a teacher's record."""
     folder = tmp_path_factory.mktemp("ranks")
     for name, (architecture, tied) in MODELS.items():
-        # A tied matrix has to be shared evenly by 2, 3 and 4 ranks; the others need not be.
-        rows = len(tiny_tokenizer()) // 12 * 12 + 12 if tied else len(tiny_tokenizer())
-        model = tiny_model(tiny_config(architecture, tie_word_embeddings=tied, vocab_size=rows))
-        save_model(model, tiny_tokenizer(), folder / "models" / name)
-    teacher = tiny_model(tiny_config("llama"), seed=1)
+        config = tiny_config(architecture, tie_word_embeddings=tied, vocab_size=ROWS)
+        save_model(tiny_model(config), tiny_tokenizer(), folder / "models" / name)
+    teacher = tiny_model(tiny_config("llama", vocab_size=ROWS), seed=1)
     save_model(teacher, tiny_tokenizer(), folder / "models" / "teacher")
     trees = build_trees(tiny_tokenizer(), QUESTIONS, "cloze")
     ids = [question.id for question in QUESTIONS]
