@@ -75,16 +75,7 @@ def main(
             attempt = partial(_tried, params, out, cell, task)
             for loss, tries in _search(grid, asked, attempt).items():
                 tried[cell, loss] = tries
-    rows = []
-    for (cell, loss), tries in tried.items():
-        best = _best(tries)
-        run = {**asdict(cell), "seeds": len(sweep.seed), "loss": loss}
-        for rate, result in tries.items():
-            accuracy, nll = result or (None, None)
-            found = {"learning_rate": rate, "accuracy": accuracy, "gold_nll": nll}
-            rows.append({**run, **found, "best": rate == best})
-    write_csv(out / "rates.csv", rows)
-    _show(tried)
+    _report(tried, out, len(sweep.seed))
 
 
 def _grid(rates: str) -> list[str]:
@@ -200,20 +191,25 @@ def _said(found: Result) -> str:
     return "diverged" if found is None else f"{found[0]:.1%}, NLL {found[1]:.3f}"
 
 
-def _show(tried: Mapping[tuple[Cell, str], Mapping[str, Result]]) -> None:
-    """Print the best rate of every cell and loss, and the mappings for `params.yaml`."""
-    rows = []
+def _report(tried: Mapping[tuple[Cell, str], Mapping[str, Result]], out: Path, seeds: int) -> None:
+    """Write rates.csv; print every try, and what of `params.yaml` the best ones are."""
+    rows, shown = [], []
     chosen: dict[str, dict[str, dict[str, float]]] = {}
     for (cell, loss), tries in tried.items():
-        best, rates = _best(tries), list(tries)
-        place = "at its edge" if best in (rates[0], rates[-1], None) else "inside"
-        said = {rate: _said(found) for rate, found in tries.items()}
-        listed = "\n".join(f"{rate}: {result}" for rate, result in said.items())
-        rows.append([str(cell), loss, best or "none", said.get(best or "", ""), place, listed])
+        best, (lowest, *_, highest) = _best(tries), tries
+        for rate, result in tries.items():
+            accuracy, nll = result or (None, None)
+            run = {**asdict(cell), "seeds": seeds, "loss": loss, "learning_rate": rate}
+            rows.append({**run, "accuracy": accuracy, "gold_nll": nll, "best": rate == best})
+            mark = (
+                "" if rate != best else "best, at the edge" if rate in (lowest, highest) else "best"
+            )
+            shown.append([str(cell), loss, rate, _said(result), mark])
         if best:
             of_score = chosen.setdefault(loss, {}).setdefault(cell.score, {})
             of_score[str(cell.sparsity)] = float(best)
-    head = ["Cell", "Loss", "Best rate", "Calibration", "In the grid", "All tries"]
-    print_tables([Table("Rates, ranked on the calibration split", head, rows, look="stack")])
+    write_csv(out / "rates.csv", rows)
+    head = ["Cell", "Loss", "Rate", "Calibration", "Of its grid"]
+    print_tables([Table("Rates, on the calibration split", head, shown)])
     for loss, by_score in chosen.items():
         print(f"{loss}.learning_rate: {json.dumps(by_score)}")

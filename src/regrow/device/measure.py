@@ -38,17 +38,16 @@ def measure(path: Path, threads: int) -> dict[str, float]:
     """
     from regrow.device.runtime import decode, new_context, open_model
 
-    start = time.perf_counter()
-    model = open_model(path)
-    context = new_context(model, threads, PREFILL)
-    found = {"load_s": time.perf_counter() - start}
+    found: dict[str, float] = {}
+    with _timed(found, "load_s", 0):
+        model = open_model(path)
+        context = new_context(model, threads, PREFILL)
     size = model.get_vocab().n_vocab
     prompt = [(number * 7919 + 101) % size for number in range(PREFILL)]
 
-    def run(tokens: Sequence[int], at: int = 0) -> Any:
+    def run(tokens: Sequence[int]) -> Any:
         last = len(tokens) - 1
-        rows = [(token, at + i, [0], i == last) for i, token in enumerate(tokens)]
-        return decode(context, rows)(last)
+        return decode(context, [(token, i, [0], i == last) for i, token in enumerate(tokens)])(last)
 
     run(prompt[:16])  # reads every weight from the disk
     context.kv_cache_clear(False)
