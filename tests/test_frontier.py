@@ -1,6 +1,7 @@
 """The device's frontier and verdicts, on predictions whose answers are known."""
 
 import json
+import math
 from itertools import product
 
 import numpy as np
@@ -178,13 +179,13 @@ def test_choose_takes_what_fits_best_first(tmp_path):
     found = judged(tmp_path, KNOWN)
     measured = speeds(found, lambda file: spread([5e9 / file["bytes"]] * 5))
     rows = read_rows(found, measured, 1)
-    fit = fitting(rows, 70, 50, None)
+    fit = fitting(rows, 70, 50, math.inf)
     students = [f"{loss}/l2-0.5-8/Q4_0" for loss in ("finetune", "distill")]
     assert [row.name for row in fit] == ["teacher/Q4_0", "teacher/Q4_0-pure", *students]
     assert not doubts(fit[0], fit[0], 50)
-    assert fitting(rows, 10, None, None) == []
-    assert fitting(read_rows(found, {}, 1), 70, 50, None) == []
-    assert "not measured on this machine" in doubts(read_rows(found, {}, 1)[0], fit[0], None)
+    assert fitting(rows, 10, 0, math.inf) == []
+    assert fitting(read_rows(found, {}, 1), 70, 50, math.inf) == []
+    assert "not measured on this machine" in doubts(read_rows(found, {}, 1)[0], fit[0], 0)
 
 
 def test_noise_is_said_and_not_averaged_away(tmp_path):
@@ -192,7 +193,7 @@ def test_noise_is_said_and_not_averaged_away(tmp_path):
     noisy = spread([100, 130, 105, 102, 101])
     assert noisy["noisy"] and (noisy["median"], noisy["low"], noisy["high"]) == (102, 100, 130)
     found = judged(tmp_path, KNOWN)
-    rows = fitting(read_rows(found, speeds(found, lambda _: noisy), 1), None, 101, None)
+    rows = fitting(read_rows(found, speeds(found, lambda _: noisy), 1), math.inf, 101, math.inf)
     said = doubts(rows[0], rows[0], 101)
     assert "decoding was noisy (100 to 130)" in said
     assert "some repetitions decoded below 101 a second" in said

@@ -1,5 +1,6 @@
 """Choose a model for a device: those on the frontier that fit, best first."""
 
+import math
 from pathlib import Path
 
 import typer
@@ -11,9 +12,9 @@ from regrow.report.tables import DEVICE, file_fields
 
 
 def main(
-    max_mb: float | None = None,
-    min_decode: float | None = None,
-    max_memory: float | None = None,
+    max_mb: float = math.inf,
+    min_decode: float = 0,
+    max_memory: float = math.inf,
     threads: int = 1,
     metrics: Path = Path("edge/metrics/frontier.json"),
     measured: Path | None = None,
@@ -31,7 +32,7 @@ def main(
     found = read_json(metrics)
     path = measured or Path("results/edge") / f"{machine_name(describe_machine())}.json"
     speeds = read_json(path) if measured or path.exists() else {}
-    if not speeds and (min_decode is not None or max_memory is not None):
+    if not speeds and (min_decode > 0 or max_memory < math.inf):
         print(f"{path} does not exist: nothing is measured on this machine; run make measure.")
     with in_form(metrics):
         rows = read_rows(found, speeds, threads)

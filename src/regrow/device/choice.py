@@ -31,13 +31,13 @@ class Row:
 
 def read_rows(frontier: Mapping[str, Any], measured: Mapping[str, Any], threads: int) -> list[Row]:
     """Every file, best first; `measured` is empty where no machine has measured."""
-    layouts = measured.get("layouts", {})
+    files, layouts = frontier["files"], measured.get("layouts", {})
     speeds = {
         name: layouts.get(file["layout"], {}).get("threads", {}).get(str(threads), {})
-        for name, file in frontier["files"].items()
+        for name, file in files.items()
     }
     points = {
-        name: (-speed["decode_per_s"]["median"], frontier["files"][name]["accuracy"]["estimate"])
+        name: (-speed["decode_per_s"]["median"], files[name]["accuracy"]["estimate"])
         for name, speed in speeds.items()
         if speed
     }
@@ -47,14 +47,12 @@ def read_rows(frontier: Mapping[str, Any], measured: Mapping[str, Any], threads:
             *(name, file["method"], file["cell"], file["format"], file["bytes"] / 1e6),
             *(file["accuracy"], speeds[name], file["pareto"], name in quickest),
         )
-        for name, file in frontier["files"].items()
+        for name, file in files.items()
     ]
     return sorted(rows, key=lambda row: (-row.accuracy["estimate"], row.megabytes))
 
 
-def fitting(
-    rows: Sequence[Row], max_mb: float | None, min_decode: float | None, max_memory: float | None
-) -> list[Row]:
+def fitting(rows: Sequence[Row], max_mb: float, min_decode: float, max_memory: float) -> list[Row]:
     """Those on a frontier, over bytes or decoding, that fit; best first.
 
     A limit on what was not measured is not met.
@@ -67,22 +65,21 @@ def fitting(
         row
         for row in rows
         if (row.on_bytes or row.on_decode)
-        and (max_mb is None or row.megabytes <= max_mb)
-        and (min_decode is None or median(row, "decode_per_s", -math.inf) >= min_decode)
-        and (max_memory is None or median(row, "peak_mb", math.inf) <= max_memory)
+        and row.megabytes <= max_mb
+        and median(row, "decode_per_s", 0) >= min_decode
+        and median(row, "peak_mb", math.inf) <= max_memory
     ]
 
 
-def doubts(row: Row, best: Row, min_decode: float | None) -> list[str]:
+def doubts(row: Row, best: Row, min_decode: float) -> list[str]:
     """What is uncertain of a row that fits, in words."""
     found = []
-    decode = row.speed.get("decode_per_s")
     if row is not best and row.accuracy["high"] >= best.accuracy["low"]:
         found.append("its accuracy's interval meets that of the best")
-    if decode is not None and decode["noisy"]:
+    if (decode := row.speed.get("decode_per_s")) is None:
+        return [*found, "not measured on this machine"]
+    if decode["noisy"]:
         found.append(f"decoding was noisy ({decode['low']:g} to {decode['high']:g})")
-    if min_decode is not None and decode is not None and decode["low"] < min_decode:
+    if decode["low"] < min_decode:
         found.append(f"some repetitions decoded below {min_decode:g} a second")
-    if decode is None:
-        found.append("not measured on this machine")
     return found
