@@ -82,13 +82,18 @@ def accuracy(model: Model) -> Sample:
 @MEASURES.measure("nats", "lower")
 def nll(model: Model) -> Sample:
     """NLL of the gold choice."""
-    return model.mean(model.test.nll)
+    return _log_loss(model, model.test)
 
 
 @MEASURES.measure("", "lower", bounds=(0, 2))
 def brier(model: Model) -> Sample:
     """Brier score."""
-    return model.mean(model.test.brier)
+    from sklearn.metrics import brier_score_loss
+
+    test, sample = model.test, model.mean(model.test.brier)
+    labels = range(test.logs.shape[1])
+    sample[0] = brier_score_loss(test.gold, test.probabilities, labels=labels, scale_by_half=False)
+    return sample
 
 
 @MEASURES.measure("fraction", "lower", centred=True)
@@ -100,7 +105,7 @@ def ece(model: Model) -> Sample:
 @MEASURES.measure("nats", "lower")
 def nll_scaled(model: Model) -> Sample:
     """NLL after temperature scaling."""
-    return model.mean(model.scaled.nll) if model.scaled else model.missing
+    return _log_loss(model, model.scaled) if model.scaled else model.missing
 
 
 @MEASURES.measure("fraction", "lower", centred=True)
@@ -186,6 +191,17 @@ def recovery(model: Model, teacher: Model, pruned: Model) -> Sample:
     """
     own, whole, start = (model.mean(one.test.hits) for one in (model, teacher, pruned))
     return model.share(own - start, whole - start)
+
+
+def _log_loss(model: Model, answers: Answers) -> Sample:
+    """scikit-learn's log loss, where it does not cut off: it takes no probability below epsilon."""
+    from sklearn.metrics import log_loss
+
+    sample = model.mean(answers.nll)
+    if answers.nll.max() <= -np.log(np.finfo(np.float64).eps):
+        labels = range(answers.logs.shape[1])
+        sample[0] = log_loss(answers.gold, answers.probabilities, labels=labels)
+    return sample
 
 
 def _calibration_error(model: Model, answers: Answers) -> Sample:
