@@ -10,7 +10,6 @@ from regrow.support.files import read_yaml, replacing
 from regrow.support.params import read_params
 
 ENVIRONMENT = Path("environment.json")
-WHOLE = ("metrics/summary.json", "metrics/compare", "metrics/importance.json")
 
 
 def main(out: Path) -> None:
@@ -24,7 +23,7 @@ def main(out: Path) -> None:
     params = read_params()
     runs = run_names(params.sweep)
     results = [
-        *WHOLE,
+        *("metrics/summary.json", "metrics/compare", "metrics/importance.json"),
         *sorted(str(path) for path in Path("plots").glob("*") if path.name != "training"),
         *(f"metrics/evaluate/{run}.json" for run in runs),
         *(f"plots/training/{run}" for run in runs if not run.startswith("pruned/")),

@@ -28,8 +28,8 @@ def print_tables(tables: Sequence[Table], markdown: bool = False) -> None:
             continue
         shown = Drawn(title=table.caption, title_justify="left", title_style="bold")
         shown.box, shown.padding, shown.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
-        for head, fields in zip(table.head, zip(*table.rows, strict=True), strict=True):
-            numbers = all(str(field)[:1] in "0123456789" for field in fields)
+        for place, head in enumerate(table.head):
+            numbers = all(str(row[place])[:1] in "0123456789" for row in table.rows)
             shown.add_column(head, justify="right" if numbers else "left", overflow="fold")
         apart = table.look == "stack" or not all(row[0] for row in table.rows)
         for row in table.rows:
