@@ -29,12 +29,11 @@ def main(questions: Path, labels: Path) -> None:
         labels_beside.mkdir()
         for name, part in splits.items():
             write_questions(questions_beside / f"{name}.jsonl", part.questions)
-            write_labels(labels_beside / f"{name}.jsonl", part.questions, part.answers)
-        train = splits["train"]
-        for name in ("teacher-true", "distill-gold"):
-            write_labels(labels_beside / f"{name}.jsonl", train.questions, train.answers)
-        for name in ("teacher-false", "distill-all"):
-            write_labels(labels_beside / f"{name}.jsonl", [], [])
+        train, nothing = splits["train"], Labelled([], [])
+        for_teacher = {"teacher-true": train, "teacher-false": nothing}
+        for_distill = {"distill-gold": train, "distill-all": nothing}
+        for name, part in (splits | for_teacher | for_distill).items():
+            write_labels(labels_beside / f"{name}.jsonl", *part)
 
 
 def draw(data: Data) -> dict[str, Labelled]:
