@@ -42,11 +42,17 @@ def inside(path: str, key: str) -> str:
 
 
 def download(uri: str, path: Path, key: str) -> None:
-    """Write what lies at an `https:` address, or where that leads to over https, at `path`."""
+    """Write what lies at an `https:` address, or where it redirects to over https, at `path`."""
+    # Without a handler for http: an answer that leads there is an error.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        *(urllib.request.ProxyHandler, urllib.request.HTTPSHandler, urllib.request.UnknownHandler),
+        *(urllib.request.HTTPRedirectHandler, urllib.request.HTTPDefaultErrorHandler),
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
     try:
-        with urllib.request.urlopen(uri, timeout=TIMEOUT) as response, path.open("wb") as file:
-            if not response.url.startswith("https:"):
-                raise OSError(f"it leads to {response.url}")
+        with opener.open(uri, timeout=TIMEOUT) as response, path.open("wb") as file:
             shutil.copyfileobj(response, file, 2**20)
             if response.length:
                 raise OSError(f"the connection ended {response.length} bytes too early")
