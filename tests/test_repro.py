@@ -73,13 +73,18 @@ def test_an_interruption_leaves_what_dvc_goes_on_from(new_study, reproduced, tmp
         text=True,
     )
     wait_for_stages(study, 3, begun)
-    if number == signal.SIGKILL:
-        for process in stopped_tree(begun.pid):
-            with suppress(ProcessLookupError):
-                os.kill(process, number)
-    else:
+    killed = stopped_tree(begun.pid) if number == signal.SIGKILL else []
+    for process in killed:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+    if not killed:
         begun.send_signal(number)
     begun.communicate(timeout=60)
+    # DVC waits for no lock whose process the system still lists.
+    until = time.monotonic() + 60
+    while any(Path(f"/proc/{process}").exists() for process in killed):
+        assert time.monotonic() < until
+        time.sleep(0.1)
     assert begun.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert set(study.repro()) < {*study.dvc("stage", "list", "--name-only").split()}
     assert study.outputs() == reproduced.outputs()
