@@ -112,6 +112,12 @@ PARAMS: dict[str, Any] = {
 # A model and questions
 
 
+@pytest.fixture(autouse=True)
+def width_of_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are as wide as where there is no terminal, whoever starts the tests from one."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def model_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random Llama of two layers and a tokenizer trained on a few sentences."""
