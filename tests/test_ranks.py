@@ -293,7 +293,8 @@ def prepare(folder: Path, world: int, **compute: Any) -> list[str]:
     for name, values in (("questions", QUESTIONS),):
         write_questions(folder / f"{name}.jsonl", values)
     write_labels(folder / "labels.jsonl", QUESTIONS, ANSWERS)
-    save_model(tiny_model(tiny_config("llama")), tiny_tokenizer(), folder / "base")
+    model = tiny_model(tiny_config("llama", vocab_size=ROWS))
+    save_model(model, tiny_tokenizer(), folder / "base")
     text = (folder / "params.yaml").read_text(encoding="utf-8")
     text = re.sub(r"interval: [0-9.]+", "interval: 0.0", text)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
