@@ -50,7 +50,7 @@ report: $(if $(STUDY),repro,.venv/installed)
 # What studies share is run once: DVC's cache knows it. The part that has no study of its own is
 # the one that the others vary.
 csqa-full: PARTS := seeds sparsity train-size teacher-choices answer random activation
-half: PARTS := primary data data-steps l2 curve gold-branch ce-rows teacher-choices \
+half: PARTS := primary data-steps l2 curve gold-branch ce-rows teacher-choices \
   reverse-kl jensen-shannon temperature-2 teacher-1860 gradual
 
 csqa-full half:

@@ -64,12 +64,12 @@ def test_the_readme_shows_the_committed_comparison():
     assert "\n".join(lines).strip() in readme
 
 
-def test_the_page_shows_the_claims_of_half():
+def test_the_readme_shows_the_claims_of_half():
     command = [sys.executable, "-m", "regrow", "show", "--markdown", *OPTIONS]
     folder = ROOT / "results" / "half" / "primary"
     shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
     claims = shown[shown.index("| The paper's claim") :].strip()
-    assert claims in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert claims in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def declared(requirements):

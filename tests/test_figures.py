@@ -85,6 +85,16 @@ def test_a_score_is_a_column_and_a_train_size_a_pair_of_rows() -> None:
         assert word in texts(figure)
 
 
+def test_of_one_sparsity_accuracy_is_drawn_over_train_size() -> None:
+    figure = accuracy_figure(*numbers(sweep_of((0.4,), (200, 600), score=("l2", "activation"))))
+    assert len(figure.axes) == 2 * 2
+    assert {axes.get_xscale() for axes in figure.axes} == {"log"}
+    below = figure.axes[-1]
+    assert [label.get_text() for label in below.get_xticklabels()] == ["200", "600"]
+    assert below.get_xlabel() == "train questions"
+    assert figure.axes[0].get_title("left").startswith("pruned by l2, sparsity 0.4")
+
+
 def test_a_curve_is_drawn_only_where_there_are_two_points() -> None:
     assert {"train_size", "conformal"} <= set(figures_of(TWO))
     one = figures_of(sweep_of((0.2,)))

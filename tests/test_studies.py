@@ -68,10 +68,9 @@ def test_official_split_is_that_of_the_official_addresses():
 
 
 HALF = {
-    "l2": set(),
-    "data": {"sweep.train_size"},
+    "l2": {"sweep.train_size"},
     "data-steps": {"sweep.train_size", "training.steps"},
-    "curve": {"sweep.sparsity"},
+    "curve": {"sweep.sparsity", "sweep.train_size"},
     "gold-branch": {"sweep.train_size", "distill.branches"},
     "ce-rows": {"sweep.train_size", "training.steps"},
     "teacher-choices": {"sweep.train_size", "finetune.labels"},
@@ -118,9 +117,10 @@ def test_the_parts_of_half_are_those_that_make_runs_and_controls_compare():
 
 def test_equal_steps_are_those_of_more_questions_at_equal_epochs():
     folder = ROOT / "studies"
-    data, steps = (read_params(folder / f"half-data{name}.yaml") for name in ("", "-steps"))
-    reads = max(data.sweep.train_size) * data.training.epochs
-    assert steps.training.steps == math.ceil(reads / data.training.batch_size)
+    half, steps = (read_params(folder / f"half{name}.yaml") for name in ("", "-data-steps"))
+    fewest, more, _ = half.sweep.train_size
+    assert steps.sweep.train_size == [fewest]
+    assert steps.training.steps == math.ceil(more * half.training.epochs / half.training.batch_size)
 
 
 def test_the_paper_prunes_up_to_half_of_the_model():

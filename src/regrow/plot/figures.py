@@ -29,6 +29,7 @@ LATER = Style("KL - CE", GAP.colour, "o", "-", "white")
 ZERO: dict[str, Any] = {"color": "black", "linewidth": 0.8}
 MARGIN: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (4, 3))}
 ALPHA = 0.1  # of the conformal sets drawn; the CSV files hold the others too
+AXES = {"retention": "parameters kept, % of the teacher's", "train_size": "train questions"}
 SHARED = {"sharex": True, "sharey": True}
 ORDER = ("teacher", "pruned", "finetune", "distill")
 OVER_SIZE = {  # a measure's file, label and the form of its numbers
@@ -57,7 +58,7 @@ def figures(curves: Curves, about: Row) -> dict[str, Figure]:
         "risk": _risk(curves, max(sizes), note + students),
     }
     if len(sizes) > 1:
-        drawn["train_size"] = _train_size(curves, sizes, note)
+        drawn["train_size"] = _train_size(curves, note)
     if len(sparsities) > 1:
         drawn["conformal"] = _conformal(curves, max(sizes), note + students)
     return drawn
@@ -67,10 +68,14 @@ def figures(curves: Curves, about: Row) -> dict[str, Figure]:
 def accuracy_figure(curves: Curves, about: Row) -> Figure:
     """Accuracy over whole-model retention, and KL - CE below it with paired intervals.
 
-    A column a score, two rows a train size.
+    A column a score, two rows a train size. Of a sweep of several train sizes at one sparsity, over
+    train size instead: no panel holds a single point where a curve can be drawn.
     """
-    found = by_panel(curves, "accuracy", "score", "train_size")
-    scores, sizes = (list(dict.fromkeys(axis)) for axis in zip(*found, strict=True))
+    over_size = len(values(curves["measures"], "sparsity")) == 1
+    over_size &= len(values(curves["measures"], "train_size")) > 1
+    x, other = ("train_size", "sparsity") if over_size else ("retention", "train_size")
+    found = by_panel(curves, "accuracy", "score", other)
+    scores, others = (list(dict.fromkeys(axis)) for axis in zip(*found, strict=True))
     note = (
         f"{style.interval_note(about)}\n"
         "KL - CE is paired by question and seed: its interval is what tells the losses apart, "
@@ -79,20 +84,25 @@ def accuracy_figure(curves: Curves, about: Row) -> Figure:
     )
     widths = [4.6 if len(scores) == 1 else 2.7] * len(scores)
     shape: dict[str, Any] = {"top": 0.9, "down": 0.25, "sharex": True, "sharey": "row"}
-    figure, grid = style.panels(widths, [2.4, 1.1] * len(sizes), note, percent="xy", **shape)
+    figure, grid = style.panels(widths, [2.4, 1.1] * len(others), note, percent="y", **shape)
     above, below = grid[::2], grid[1::2]
-    for place, (size, score) in enumerate(product(sizes, scores)):
-        _draw_methods(above.flat[place], found[score, size], about)
-        gaps = where(curves["difference"], score=score, train_size=size)
-        _draw_differences(below.flat[place], gaps, about["margin"])
-    for left, under, size in zip(above[:, 0], below[:, 0], sizes, strict=True):
-        many = f"{size:,} train questions\n" if len(sizes) > 1 else ""
+    for place, (value, score) in enumerate(product(others, scores)):
+        _draw_methods(above.flat[place], found[score, value], x, about)
+        gaps = where(curves["difference"], **{"score": score, other: value})
+        _draw_differences(below.flat[place], gaps, x, about["margin"])
+    for axes in grid.flat:
+        _scale(axes, x, curves)
+    for left, under, value in zip(above[:, 0], below[:, 0], others, strict=True):
+        many = f"{value:,} train questions\n" if len(others) > 1 else ""
         left.set_ylabel(f"{many}test {RULES[about['accuracy']]}, %")
         under.set_ylabel("KL - CE,\npoints")
     for axes, score in zip(grid[0], scores, strict=True):
-        many = f", {sizes[0]:,} train questions" if len(sizes) == 1 else ""
-        axes.set_title(f"pruned by {score}{many}", loc="left", fontsize=9)
-    setp(grid[-1], xlabel="parameters kept, % of the teacher's")
+        title = f"pruned by {cell_name(found[score, others[0]]['distill'][0])}"
+        if not over_size:
+            many = f", {others[0]:,} train questions" if len(others) == 1 else ""
+            title = f"pruned by {score}{many}"
+        axes.set_title(title, loc="left", fontsize=9)
+    setp(grid[-1], xlabel=AXES[x])
     for rows in (above, below):  # one scale for all of a kind
         limits = np.array([axes.get_ylim() for axes in rows.flat])
         setp(rows, ylim=(limits.min(), limits.max()))
@@ -133,26 +143,41 @@ def difference_figure(curves: Curves, about: Row) -> Figure:
     return figure
 
 
-def _draw_methods(axes: Axes, rows: Curves, about: Row) -> None:
+def _draw_methods(axes: Axes, rows: Curves, x: str, about: Row) -> None:
     for name, look in style.LEVELS.items():
         style.level(axes, about[name], look)
     (teacher, *_) = rows["teacher"]
     level_of(axes, teacher, "accuracy", "teacher")
-    # Nothing removed is the teacher itself, where every model starts.
-    whole = {**teacher, "retention": 1.0, "accuracy_low": None, "accuracy_high": None}
-    curve(axes, [*rows["pruned"], whole], "retention", "accuracy", "pruned")
+    if x == "retention":
+        # Nothing removed is the teacher itself, where every model starts.
+        whole = {**teacher, "retention": 1.0, "accuracy_low": None, "accuracy_high": None}
+        curve(axes, [*rows["pruned"], whole], x, "accuracy", "pruned")
+    else:
+        level_of(axes, rows["pruned"][0], "accuracy", "pruned")
     for method in STUDENTS:
-        curve(axes, rows[method], "retention", "accuracy", method)
+        curve(axes, rows[method], x, "accuracy", method)
 
 
-def _draw_differences(axes: Axes, rows: Rows, margin: float) -> None:
+def _draw_differences(axes: Axes, rows: Rows, x: str, margin: float) -> None:
     axes.axhline(0, **ZERO)
     axes.axhline(-margin, **MARGIN)
     if told := [row for row in rows if row["verdict"] != NOTHING]:
-        at = [row["retention"] for row in told]
+        at = [row[x] for row in told]
         style.bars(axes, at, ends(told, "difference"), GAP, line="")
-    nothing = [row["retention"] for row in where(rows, verdict=NOTHING)]
+    nothing = [row[x] for row in where(rows, verdict=NOTHING)]
     axes.plot(nothing, [0.0] * len(nothing), **NOTHING_REGREW)
+
+
+def _scale(axes: Axes, x: str, curves: Curves) -> None:
+    """Train sizes on a logarithmic axis with a mark at each, retentions in percent."""
+    if x == "retention":
+        axes.xaxis.set_major_formatter(PERCENT)
+        return
+    sizes = values(curves["measures"], "train_size")
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.margins(x=0.15)
 
 
 def _draw_line(axes: Axes, place: int, row: Row, later: bool) -> None:
@@ -169,7 +194,7 @@ def _draw_line(axes: Axes, place: int, row: Row, later: bool) -> None:
     axes.text(1.03, place, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
 
 
-def _train_size(curves: Curves, sizes: list[int], note: str) -> Figure:
+def _train_size(curves: Curves, note: str) -> Figure:
     """Accuracy and uncertainty over train size; a column a pruned model, a row a measure."""
     pruned = by_panel(curves, "accuracy", "score", "sparsity")
     heights = [1.4] * len(OVER_SIZE)
@@ -181,16 +206,13 @@ def _train_size(curves: Curves, sizes: list[int], note: str) -> Figure:
                 level_of(axes, rows[method][0], measure, method)
             for method in STUDENTS:
                 curve(axes, rows[method], "train_size", measure, method)
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_locator(NullLocator())
-            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-            axes.margins(x=0.15)
+            _scale(axes, "train_size", curves)
             if form:
                 axes.yaxis.set_major_formatter(form)
         line[0].set_ylabel(label)
     for axes, rows in zip(grid[0], pruned.values(), strict=True):
         axes.set_title(cell_name(rows["distill"][0]), fontsize=8)
-    setp(grid[-1], xlabel="train questions")
+    setp(grid[-1], xlabel=AXES["train_size"])
     style.legend(figure, METHODS)
     return figure
 
@@ -259,7 +281,7 @@ def _conformal(curves: Curves, size: int, note: str) -> Figure:
         line[1].yaxis.set_major_formatter(PERCENT)
     setp(grid[:, 0], ylabel="mean set size, choices")
     setp(grid[:, 1], ylabel=f"coverage, % (asked: {100 * (1 - ALPHA):g})")
-    setp(grid[-1], xlabel="parameters kept, % of the teacher's")
+    setp(grid[-1], xlabel=AXES["retention"])
     style.legend(figure, METHODS)
     return figure
 

@@ -18,9 +18,10 @@ from regrow.report.words import LABELS
 from regrow.support.errors import UserError
 
 FIGURES = {  # by name, in the order of the page
-    "accuracy": "Test accuracy over the share of parameters kept, for both losses and the pruned "
-    "model, with the teacher, the longest choice and chance as levels, and below it the paired "
-    "difference; a column for each importance score.",
+    "accuracy": "Test accuracy over the share of parameters kept (of one sparsity alone: over the "
+    "number of train questions), for both losses and the pruned model, with the teacher, the "
+    "longest choice and chance as levels, and below it the paired difference; a column for each "
+    "importance score.",
     "difference": "Accuracy of KL minus cross-entropy with its paired interval, a line for each "
     "cell; the dashed line is the margin.",
     "train_size": "Accuracy and uncertainty over the number of train questions, for both losses; "
