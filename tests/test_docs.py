@@ -155,7 +155,9 @@ def test_figures_in_prose_are_those_of_committed_files(page, section, files):
 def test_the_readme_says_what_was_found_at_half():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (said,) = re.findall(r"^\*\*At half of the parameters .*$", readme, re.MULTILINE)
-    check_prose(said, ["results/half/primary/metrics/compare"], least=5)
+    check_prose(
+        said, [f"results/half/{part}/metrics/compare" for part in ("primary", "l2")], least=5
+    )
 
 
 def test_the_page_shows_the_contrasts_of_fewer_questions():
