@@ -275,7 +275,7 @@ def test_the_page_says_what_stages_side_by_side_took():
     assert found["same_lock"]
 
 
-@pytest.mark.parametrize("study", ["quick", "half", "half-l2"])
+@pytest.mark.parametrize("study", ["quick", "half", "half-l2", "half-reverse-kl"])
 def test_the_tables_of_rates_are_those_of_their_tries(study):
     page = (ROOT / "tuning" / "README.md").read_text(encoding="utf-8")
     part = page.partition(f": `{study}`")[2].partition("\n## ")[0]
